@@ -1,0 +1,192 @@
+// Package config reads Sluice's configuration: one strict YAML file, flags and
+// environment variables laid over it, and a Validate that names every mistake.
+//
+// The order of precedence is flag > environment > file > default. Nothing is
+// ever ignored: an unknown key, a key without a value, a value that a later
+// version will understand and two settings that contradict each other are all
+// refused, each with "file:line: key: what is wrong and what to do", and all of
+// them in one go, so that an operator does not have to run check-config once per
+// mistake.
+//
+// config.yml at the root of the project explains every key; a test holds it equal
+// to Default.
+package config
+
+import (
+	"time"
+
+	"sluice/filters"
+)
+
+// Config is the whole configuration. Take it from Load, Parse or Default; it is
+// not changed afterwards and may be read by any number of goroutines.
+type Config struct {
+	Listen          string          `yaml:"listen"`
+	TLS             TLS             `yaml:"tls"`
+	Admin           string          `yaml:"admin"` // "" = off
+	Pprof           bool            `yaml:"pprof"`
+	Access          Access          `yaml:"access"`
+	Upstreams       []Upstream      `yaml:"upstreams"`
+	Attestations    filters.Action  `yaml:"attestations"`
+	DryRun          bool            `yaml:"dry_run"`
+	Unwrap          filters.Unwrap  `yaml:"unwrap"`
+	View            View            `yaml:"view"`
+	MediaTypes      MediaTypes      `yaml:"media_types"`
+	SignedOriginals SignedOriginals `yaml:"signed_originals"`
+	Rules           []Rule          `yaml:"rules"`
+	Store           Store           `yaml:"store"`
+	Storage         Storage         `yaml:"storage"`
+	OnStorageError  OnStorageError  `yaml:"on_storage_error"`
+	Retention       Days            `yaml:"retention"`
+	MaxHeldBlob     Size            `yaml:"max_held_blob"`
+	SealKeys        []Secret        `yaml:"seal_keys"` // 32 bytes each, base64 or hex; see Keys
+	ShutdownTimeout Duration        `yaml:"shutdown_timeout"`
+
+	source source // where each key was set, for messages
+}
+
+// TLS is the server's own certificate. Both or neither of the first two are set.
+type TLS struct {
+	Certificate string `yaml:"certificate"` // file, PEM
+	Key         string `yaml:"key"`         // file, PEM
+	ClientCA    string `yaml:"client_ca"`   // not available in this version
+}
+
+// Access says who may use the proxy.
+type Access struct {
+	Mode        AccessMode   `yaml:"mode"`
+	Htpasswd    string       `yaml:"htpasswd"` // file with bcrypt entries
+	Insecure    bool         `yaml:"insecure"` // allows mode none on an address that others can reach
+	Permissions []Permission `yaml:"permissions"`
+}
+
+// Permission lets the identities that match do the actions on the repositories
+// that match. An empty list of permissions allows everybody everything.
+type Permission struct {
+	Identity     string   `yaml:"identity"`     // glob
+	Repositories []string `yaml:"repositories"` // globs
+	Actions      []string `yaml:"actions"`      // pull, push
+}
+
+// Upstream is one registry behind the proxy.
+type Upstream struct {
+	Prefix             string             `yaml:"prefix"`
+	URL                string             `yaml:"url"` // Embedded, or http(s)://host[:port]
+	Credentials        Credentials        `yaml:"credentials"`
+	Username           string             `yaml:"username"`
+	PasswordFile       string             `yaml:"password_file"`
+	Password           Secret             `yaml:"-"`     // from SLUICE_UPSTREAM_PASSWORD only, never from a file that is checked in
+	CA                 string             `yaml:"ca"`    // file, PEM
+	Hosts              []string           `yaml:"hosts"` // other hosts it may name as token realm or upload location
+	Redirects          Redirects          `yaml:"redirects"`
+	CreateRepositories CreateRepositories `yaml:"create_repositories"`
+	Rates              map[string]int     `yaml:"rates"` // not available in this version
+}
+
+// Embedded as an upstream's URL is the registry inside the process.
+const Embedded = "embedded"
+
+// CreateRepositories is not available in this version.
+type CreateRepositories struct {
+	Enabled bool `yaml:"enabled"`
+}
+
+// Rule overrides settings for the repositories that match one of its globs.
+// Settings that are empty fall back to those at the top level.
+type Rule struct {
+	Repositories    []string        `yaml:"repositories"`
+	Attestations    filters.Action  `yaml:"attestations"`
+	Unwrap          filters.Unwrap  `yaml:"unwrap"`
+	View            View            `yaml:"view"`
+	MediaTypes      MediaTypes      `yaml:"media_types"`
+	SignedOriginals SignedOriginals `yaml:"signed_originals"`
+}
+
+// Store says where attestations go that `attestations: store` takes out.
+type Store struct {
+	To         StoreTo `yaml:"to"`
+	Repository string  `yaml:"repository"`
+	Retention  Days    `yaml:"retention"` // Forever (0), or whole days
+}
+
+// Storage is the storage driver that holds all state. Exactly one is set. The
+// keys are those of distribution's configuration.
+type Storage struct {
+	Filesystem *Filesystem `yaml:"filesystem"`
+	Inmemory   *Inmemory   `yaml:"inmemory"`
+}
+
+// Filesystem are the parameters of distribution's filesystem driver.
+type Filesystem struct {
+	RootDirectory string `yaml:"rootdirectory"`
+	MaxThreads    int    `yaml:"maxthreads"` // 0 = the driver's own default
+}
+
+// Inmemory forgets everything when the process ends; it is there for tests.
+type Inmemory struct{}
+
+type (
+	AccessMode      string
+	Credentials     string
+	Redirects       string
+	View            string
+	MediaTypes      string
+	SignedOriginals string
+	StoreTo         string
+	OnStorageError  string
+)
+
+const (
+	AccessNone        AccessMode = "none"
+	AccessHtpasswd    AccessMode = "htpasswd"
+	AccessPassthrough AccessMode = "passthrough"
+
+	CredentialsAuto        Credentials = "auto"
+	CredentialsDocker      Credentials = "docker"
+	CredentialsBasic       Credentials = "basic"
+	CredentialsPassthrough Credentials = "passthrough"
+	CredentialsAnonymous   Credentials = "anonymous"
+
+	RedirectsPass   Redirects = "pass"
+	RedirectsFollow Redirects = "follow"
+
+	ViewUpstream View = "upstream"
+	ViewOriginal View = "original"
+
+	MediaTypesKeep MediaTypes = "keep"
+
+	SignedRefuse  SignedOriginals = "refuse"
+	SignedWarn    SignedOriginals = "warn"
+	SignedForward SignedOriginals = "forward"
+
+	StoreToStorage StoreTo = "storage"
+
+	StorageErrorReject  OnStorageError = "reject"
+	StorageErrorForward OnStorageError = "forward"
+	StorageErrorStrip   OnStorageError = "strip"
+)
+
+// Default is the configuration without a file, flags or environment.
+func Default() *Config {
+	return &Config{
+		Listen:          "127.0.0.1:5000",
+		Admin:           "127.0.0.1:5080",
+		Access:          Access{Mode: AccessNone},
+		Upstreams:       []Upstream{defaultUpstream(Embedded)},
+		Attestations:    filters.Store,
+		Unwrap:          filters.UnwrapAuto,
+		View:            ViewUpstream,
+		MediaTypes:      MediaTypesKeep,
+		SignedOriginals: SignedRefuse,
+		Store:           Store{To: StoreToStorage, Repository: "{repository}-attestations", Retention: Forever},
+		Storage:         Storage{Filesystem: &Filesystem{RootDirectory: "./sluice-data"}},
+		OnStorageError:  StorageErrorReject,
+		Retention:       2,
+		MaxHeldBlob:     128 << 20,
+		ShutdownTimeout: Duration(30 * time.Second),
+	}
+}
+
+func defaultUpstream(url string) Upstream {
+	return Upstream{URL: url, Credentials: CredentialsAuto, Redirects: RedirectsPass}
+}

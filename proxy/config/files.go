@@ -1,0 +1,52 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+)
+
+// CheckFiles is the rest of what can be known before the proxy starts: the files
+// that the configuration names can be read, and credentials: basic is complete (its
+// user name and password may come from the environment, which check-config does not
+// have).
+func (c *Config) CheckFiles() error {
+	var found Mistakes
+	add := func(key, format string, args ...any) {
+		found = append(found, c.source.mistake(key, fmt.Sprintf(format, args...)))
+	}
+	file := func(key, path string) {
+		if path == "" {
+			return
+		}
+		f, err := os.Open(path)
+		if err == nil {
+			var info os.FileInfo
+			if info, err = f.Stat(); err == nil && info.IsDir() {
+				err = fmt.Errorf("%s is a folder", path)
+			}
+			f.Close()
+		}
+		if err != nil {
+			add(key, "%v; name a file that this user can read", err)
+		}
+	}
+	file("tls.certificate", c.TLS.Certificate)
+	file("tls.key", c.TLS.Key)
+	file("access.htpasswd", c.Access.Htpasswd)
+	for i, u := range c.Upstreams {
+		at := fmt.Sprintf("upstreams[%d]", i)
+		file(at+".ca", u.CA)
+		file(at+".password_file", u.PasswordFile)
+		if c.CredentialsOf(u) != CredentialsBasic {
+			continue
+		}
+		if u.Username == "" {
+			add(at+".username", "is missing for credentials: basic; set it, or SLUICE_UPSTREAM_USERNAME")
+		}
+		if cmp.Or(u.PasswordFile, u.Password.Reveal()) == "" {
+			add(at+".password_file", "is missing for user %q; set it, or SLUICE_UPSTREAM_PASSWORD or SLUICE_UPSTREAM_PASSWORD_FILE", u.Username)
+		}
+	}
+	return found.err()
+}

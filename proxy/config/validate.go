@@ -1,0 +1,201 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"sluice/filters"
+)
+
+// Validate finds every mistake and every contradiction (Mistakes). It looks at
+// nothing but the configuration, so that check-config can run on another machine;
+// CheckFiles looks at the files that it names.
+func (c *Config) Validate() error { return c.mistakes().err() }
+
+// validator collects mistakes about one configuration.
+type validator struct {
+	*Config
+	found Mistakes
+}
+
+func (c *Config) mistakes() Mistakes {
+	v := &validator{Config: c}
+	v.server()
+	v.access()
+	v.permissions()
+	v.upstreams()
+	v.settings()
+	v.rules()
+	v.state()
+	return v.found
+}
+
+func (v *validator) add(key, format string, args ...any) {
+	v.found = append(v.found, v.source.mistake(key, fmt.Sprintf(format, args...)))
+}
+
+// enum checks a value against those allowed and those that a later version allows.
+func enum[S ~string](v *validator, key string, value S, allowed, planned []S) bool {
+	if slices.Contains(allowed, value) {
+		return true
+	}
+	if slices.Contains(planned, value) {
+		v.add(key, "%s %s; allowed: %s", value, later, list(allowed))
+	} else {
+		v.add(key, "%q is not a value of this key; allowed: %s", string(value), list(allowed))
+	}
+	return false
+}
+
+func list[S ~string](values []S) string {
+	s := make([]string, len(values))
+	for i, x := range values {
+		s[i] = string(x)
+	}
+	return strings.Join(s, ", ")
+}
+
+// The values of each enumeration, once; the second list is for later versions.
+func actions() []filters.Action {
+	return []filters.Action{filters.Store, filters.Strip, filters.Forward}
+}
+func unwraps() []filters.Unwrap {
+	return []filters.Unwrap{filters.UnwrapAuto, filters.UnwrapAlways, filters.UnwrapNever}
+}
+func views() []View { return []View{ViewUpstream, ViewOriginal} }
+func signed() []SignedOriginals {
+	return []SignedOriginals{SignedRefuse, SignedWarn, SignedForward}
+}
+
+func (v *validator) server() {
+	host, port, listens := v.address("listen", v.Listen)
+	if v.Admin != "" {
+		adminHost, adminPort, ok := v.address("admin", v.Admin)
+		if ok && listens && port == adminPort && port != "0" && sameHost(host, adminHost) {
+			v.add("admin", "is the same address as %s; give one of them another port, or switch admin off with \"\"", v.source.where("listen"))
+		}
+		if ok && v.Pprof && !loopback(adminHost) {
+			v.add("pprof", "shows the process's memory, credentials included, to whoever reaches %s %s; let admin listen on 127.0.0.1, or leave pprof out",
+				v.source.where("admin"), v.Admin)
+		}
+	} else if v.Pprof {
+		v.add("pprof", "is served on the admin address, and %s is off; set admin, or leave pprof out", v.source.where("admin"))
+	}
+
+	switch cert, key := v.TLS.Certificate != "", v.TLS.Key != ""; {
+	case key && !cert:
+		v.add("tls.key", "has no certificate; set tls.certificate too")
+	case cert && !key:
+		v.add("tls.certificate", "has no key; set tls.key too")
+	}
+	if v.TLS.ClientCA != "" {
+		v.add("tls.client_ca", "%s; take it out", later)
+	}
+}
+
+// address checks a host:port to listen on.
+func (v *validator) address(key, value string) (host, port string, ok bool) {
+	host, port, err := net.SplitHostPort(value)
+	if err != nil {
+		v.add(key, "%q is not an address; write host:port, such as 127.0.0.1:5000, or :5000 for all interfaces", value)
+		return "", "", false
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		v.add(key, "%q has no port between 0 and 65535; write host:port, such as 127.0.0.1:5000", value)
+		return "", "", false
+	}
+	return host, port, true
+}
+
+// loopback is about what can be known without asking DNS.
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+// everywhere is true for an address that listens on all interfaces.
+func everywhere(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "" || err == nil && ip.IsUnspecified()
+}
+
+func sameHost(a, b string) bool {
+	return a == b || everywhere(a) || everywhere(b) || loopback(a) && loopback(b) && (a == "localhost" || b == "localhost")
+}
+
+func (v *validator) settings() {
+	enum(v, "attestations", v.Attestations, actions(), nil)
+	enum(v, "unwrap", v.Unwrap, unwraps(), nil)
+	enum(v, "view", v.View, views(), nil)
+	enum(v, "media_types", v.MediaTypes, []MediaTypes{MediaTypesKeep}, []MediaTypes{"docker"})
+	enum(v, "signed_originals", v.SignedOriginals, signed(), nil)
+	if v.View == ViewOriginal && v.Attestations != filters.Store && slices.Contains(actions(), v.Attestations) {
+		v.contradictoryView("view", "view", "attestations", v.Attestations)
+	}
+}
+
+// contradictoryView: pushed indexes can be shown only from what store keeps.
+func (v *validator) contradictoryView(at, view, attestations string, action filters.Action) {
+	subject, other := view, attestations
+	if at == attestations {
+		subject, other = attestations, view
+	}
+	v.add(at, "%s: original shows what store has kept, and %s: %s keeps nothing; %s contradicts %s. Set view: upstream or attestations: store",
+		"view", "attestations", action, subject, v.source.where(other))
+}
+
+func (v *validator) state() {
+	enum(v, "store.to", v.Store.To, []StoreTo{StoreToStorage}, []StoreTo{"repository", "referrers"})
+	if def := Default().Store.Repository; v.Store.To == StoreToStorage && v.Store.Repository != def {
+		v.add("store.repository", "has no effect with store.to: storage, and to: repository %s; take it out", later)
+	}
+	v.storage()
+	enum(v, "on_storage_error", v.OnStorageError, []OnStorageError{StorageErrorReject, StorageErrorForward, StorageErrorStrip}, nil)
+	if v.Retention < 1 {
+		v.add("retention", "%s is not a number of days; write at least 1d: an upload must outlive the midnight it runs into", v.Retention)
+	}
+	if v.Store.Retention != Forever && v.Store.Retention < v.Retention {
+		v.add("store.retention", "%s is less than %s %s, which says how long unfinished pushes wait; what is stored must live at least as long",
+			v.Store.Retention, v.source.where("retention"), v.Retention)
+	}
+	if v.MaxHeldBlob < 1 {
+		v.add("max_held_blob", "must be more than 0; BuildKit's statements have up to 80 MiB, so 128MiB is a good value")
+	}
+	for i, k := range v.SealKeys {
+		at := fmt.Sprintf("seal_keys[%d]", i)
+		if _, err := k.key(); err != nil {
+			v.add(at, "%v", err)
+		} else if j := slices.Index(v.SealKeys, k); j < i {
+			v.add(at, "is the same key as seal_keys[%d]; take one of them out", j)
+		}
+	}
+	if v.ShutdownTimeout <= 0 {
+		v.add("shutdown_timeout", "must be more than 0; pushes that run when the process is told to stop get this long to finish")
+	}
+}
+
+func (v *validator) storage() {
+	fs, mem := v.Storage.Filesystem, v.Storage.Inmemory
+	switch {
+	case fs != nil && mem != nil:
+		v.add("storage", "names two drivers, filesystem and inmemory; keep one")
+	case fs == nil && mem == nil:
+		v.add("storage", "names no driver; write storage: {filesystem: {rootdirectory: ./sluice-data}}")
+	}
+	if fs != nil {
+		if fs.RootDirectory == "" {
+			v.add("storage.filesystem.rootdirectory", "is missing; name the folder that is to hold the state")
+		}
+		// distribution's driver raises anything lower to 25 without a word.
+		if fs.MaxThreads != 0 && fs.MaxThreads < 25 {
+			v.add("storage.filesystem.maxthreads", "must be at least 25, or left out for the driver's default of 100")
+		}
+	}
+}
