@@ -1,0 +1,64 @@
+package attest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+)
+
+// PutDocument keeps a manifest or an index. The bytes must have the digest.
+func (s *Store) PutDocument(ctx context.Context, repo, digest, mediaType string, b []byte) error {
+	path, err := digestPath(repo, documentKind, digest)
+	if err == nil {
+		err = s.writeDocument(ctx, path, digest, mediaType, b)
+	}
+	if err != nil {
+		return fmt.Errorf("store document %s of repository %s: %w", digest, repo, err)
+	}
+	return nil
+}
+
+// Document reads a manifest or an index. One that is damaged in the storage is ErrNotFound, and can be put again.
+func (s *Store) Document(ctx context.Context, repo, digest string) (mediaType string, b []byte, err error) {
+	path, err := digestPath(repo, documentKind, digest)
+	if err == nil {
+		mediaType, b, err = s.readDocument(ctx, path, digest)
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("read stored document %s of repository %s: %w", digest, repo, err)
+	}
+	return mediaType, b, nil
+}
+
+func (s *Store) writeDocument(ctx context.Context, path, digest, mediaType string, b []byte) error {
+	if len(mediaType) > 255 || strings.ContainsFunc(mediaType, func(r rune) bool { return r < ' ' }) {
+		return fmt.Errorf("%w media type %q", ErrInvalid, shortened(mediaType))
+	}
+	h := newHash(digest)
+	h.Write(b)
+	if err := checkSum(h, digest); err != nil {
+		return err
+	}
+	packed := make([]byte, 0, len(mediaType)+1+len(b))
+	packed = append(packed, mediaType...)
+	packed = append(packed, '\n')
+	return s.storage.put(ctx, path, append(packed, b...))
+}
+
+func (s *Store) readDocument(ctx context.Context, path, digest string) (mediaType string, b []byte, err error) {
+	packed, err := s.storage.get(ctx, path)
+	if absent(err) {
+		return "", nil, ErrNotFound
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	line, b, ok := bytes.Cut(packed, []byte("\n"))
+	h := newHash(digest)
+	h.Write(b)
+	if err := checkSum(h, digest); err != nil || !ok {
+		return "", nil, fmt.Errorf("%w: %s in the storage is damaged", ErrNotFound, path)
+	}
+	return string(line), b, nil
+}

@@ -1,0 +1,227 @@
+package attest
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Record says of one attestation what it is about and how it was pushed. The same attestation has several when it was
+// pushed under several tags or in several originals.
+type Record struct {
+	Attestation          string      `json:"attestation"` // digest of the attestation manifest
+	AttestationMediaType string      `json:"attestationMediaType,omitempty"`
+	Subject              string      `json:"subject,omitempty"` // the image
+	SubjectMediaType     string      `json:"subjectMediaType,omitempty"`
+	SubjectSize          int64       `json:"subjectSize,omitempty"`
+	Original             string      `json:"original,omitempty"` // the index that listed it
+	Tag                  string      `json:"tag,omitempty"`
+	At                   time.Time   `json:"at"`
+	Statements           []Statement `json:"statements,omitempty"`
+	Derived              string      `json:"derived,omitempty"` // digest of the derived referrer manifest
+	// Needs are digests of further blobs and documents that belong to it, such as the attestation manifest's config.
+	// They are deleted with the last record that names them.
+	Needs []string `json:"needs,omitempty"`
+}
+
+// Statement is one layer of an attestation manifest.
+type Statement struct {
+	Digest        string `json:"digest"`
+	MediaType     string `json:"mediaType,omitempty"`
+	PredicateType string `json:"predicateType,omitempty"`
+	Size          int64  `json:"size,omitempty"`
+}
+
+// key tells apart the records of one attestation. Pushing the same again gives the same key.
+func (r Record) key() string {
+	var b []byte
+	for _, part := range []string{r.Subject, r.Original, r.Tag} {
+		b = append(binary.AppendUvarint(b, uint64(len(part))), part...)
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:16])
+}
+
+func (r Record) check() error {
+	if _, _, err := splitDigest(r.Attestation); err != nil {
+		return err
+	}
+	digests := slices.Clone(r.Needs)
+	for _, d := range []string{r.Subject, r.Original, r.Derived} {
+		if d != "" {
+			digests = append(digests, d)
+		}
+	}
+	for _, st := range r.Statements {
+		digests = append(digests, st.Digest)
+	}
+	for _, d := range digests {
+		if _, _, err := splitDigest(d); err != nil {
+			return err
+		}
+	}
+	if r.Tag != "" {
+		return checkTag(r.Tag)
+	}
+	return nil
+}
+
+// places are the paths of a record: first the one by which Delete finds it, then those for the lookups.
+func (r Record) places(repo string) ([]string, error) {
+	folder, err := digestPath(repo, recordKind, r.Attestation)
+	if err != nil {
+		return nil, err
+	}
+	places := []string{folder + "/" + r.key()}
+	name := leaf(r.Attestation) + "-" + r.key()
+	for _, by := range []struct {
+		kind   kind
+		digest string
+	}{{subjectKind, r.Subject}, {originalKind, r.Original}} {
+		if by.digest == "" {
+			continue
+		}
+		folder, err := digestPath(repo, by.kind, by.digest)
+		if err != nil {
+			return nil, err
+		}
+		places = append(places, folder+"/"+name)
+	}
+	if r.Tag != "" {
+		folder, err := tagPath(repo, r.Tag)
+		if err != nil {
+			return nil, err
+		}
+		places = append(places, folder+"/"+name)
+	}
+	return places, nil
+}
+
+// PutRecord makes an attestation findable. What it names has been stored before. Subject, Original and Tag may be
+// empty; a zero At becomes now. The same record again replaces the first.
+func (s *Store) PutRecord(ctx context.Context, repo string, r Record) error {
+	if r.At.IsZero() {
+		r.At = s.now().UTC()
+	}
+	err := checkRepository(repo)
+	if err == nil {
+		err = r.check()
+	}
+	var places []string
+	if err == nil {
+		places, err = r.places(repo)
+	}
+	var b []byte
+	if err == nil {
+		b, err = json.Marshal(r)
+	}
+	for _, p := range places {
+		if err == nil {
+			err = s.storage.put(ctx, p, b)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("record attestation %s of repository %s: %w", shortened(r.Attestation), repo, err)
+	}
+	return nil
+}
+
+// BySubject finds the records about an image, newest first. None is no error.
+func (s *Store) BySubject(ctx context.Context, repo, imageDigest string) ([]Record, error) {
+	folder, err := digestPath(repo, subjectKind, imageDigest)
+	if err != nil {
+		return nil, err
+	}
+	return s.find(ctx, repo, imageDigest, folder, func(r Record) bool { return r.Subject == imageDigest })
+}
+
+// ByOriginal finds the records of what an original listed, newest first. None is no error.
+func (s *Store) ByOriginal(ctx context.Context, repo, originalDigest string) ([]Record, error) {
+	folder, err := digestPath(repo, originalKind, originalDigest)
+	if err != nil {
+		return nil, err
+	}
+	return s.find(ctx, repo, originalDigest, folder, func(r Record) bool { return r.Original == originalDigest })
+}
+
+// ByTag finds the records of everything that was ever pushed under a tag, newest first. None is no error.
+func (s *Store) ByTag(ctx context.Context, repo, tag string) ([]Record, error) {
+	folder, err := tagPath(repo, tag)
+	if err != nil {
+		return nil, err
+	}
+	// A file system that ignores case, as on macOS, lists `V1` for `v1`.
+	return s.find(ctx, repo, tag, folder, func(r Record) bool { return r.Tag == tag })
+}
+
+// readAtOnce bounds the requests of one lookup to a bucket.
+const readAtOnce = 8
+
+func (s *Store) find(ctx context.Context, repo, what, folder string, wanted func(Record) bool) ([]Record, error) {
+	names, err := s.storage.list(ctx, folder)
+	if err != nil {
+		return nil, fmt.Errorf("look for attestations of %s in repository %s: %w", what, repo, err)
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { // such as a temporary file that a crash left
+		i := strings.LastIndex(name, "-")
+		if i < 0 || !keyGrammar.MatchString(name[i+1:]) {
+			return true
+		}
+		_, ok := digestOfLeaf(name[:i])
+		return !ok
+	})
+	found := make([]*Record, len(names))
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(readAtOnce)
+	for i, name := range names {
+		group.Go(func() (err error) {
+			found[i], err = s.readRecord(groupCtx, folder+"/"+name)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, fmt.Errorf("read the attestations of %s in repository %s: %w", what, repo, err)
+	}
+	var records []Record
+	for _, r := range found {
+		if r != nil && wanted(*r) {
+			records = append(records, *r)
+		}
+	}
+	slices.SortFunc(records, func(a, b Record) int {
+		return cmp.Or(b.At.Compare(a.At), cmp.Compare(a.Attestation, b.Attestation),
+			cmp.Compare(a.Original, b.Original), cmp.Compare(a.Tag, b.Tag), cmp.Compare(a.Subject, b.Subject))
+	})
+	return records, nil
+}
+
+// readRecord returns nil for one that was deleted since it was listed.
+func (s *Store) readRecord(ctx context.Context, path string) (*Record, error) {
+	b, err := s.storage.get(ctx, path)
+	if absent(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var r Record
+	if err = json.Unmarshal(b, &r); err == nil {
+		err = r.check()
+	}
+	if err == nil && !strings.HasSuffix(path, r.key()) {
+		err = fmt.Errorf("it is about something else than its name says")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: the record at %s in the storage is malformed, restore it or delete it: %w", ErrStorage, path, err)
+	}
+	return &r, nil
+}

@@ -1,0 +1,115 @@
+package quarantine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// PutBlob holds a blob whose digest the caller has checked.
+func (s *Store) PutBlob(ctx context.Context, repo, digest string, content []byte) error {
+	o, err := newObject(repo, blobKind, digest)
+	if err != nil {
+		return err
+	}
+	generation := s.Generation()
+	if len(content) >= small {
+		size, err := s.storage.size(ctx, o.in(generation))
+		if err == nil && size == int64(len(content)) {
+			return nil
+		}
+		if err != nil && !absent(err) {
+			return fmt.Errorf("hold %s: %w", o, err)
+		}
+	}
+	_, err = s.storage.save(ctx, o.in(generation), stagingPath(generation, repo), bytes.NewReader(content),
+		func() error { return nil })
+	if err != nil {
+		return fmt.Errorf("hold %s: %w", o, err)
+	}
+	return nil
+}
+
+// OpenBlob reads a held blob from offset on; size is that of the whole blob. The caller closes rc.
+func (s *Store) OpenBlob(ctx context.Context, repo, digest string, offset int64) (rc io.ReadCloser, size int64, err error) {
+	o, err := newObject(repo, blobKind, digest)
+	if err != nil {
+		return nil, 0, err
+	}
+	_, _, err = s.search(ctx, o, func(path string) (err error) {
+		if size, err = s.storage.size(ctx, path); err != nil {
+			return err
+		}
+		if offset < 0 || offset > size {
+			return fmt.Errorf("%w offset %d, there are %d bytes", ErrInvalid, offset, size)
+		}
+		rc, err = s.storage.open(ctx, path, size, offset)
+		return err
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("read %s: %w", o, err)
+	}
+	return rc, size, nil
+}
+
+// StatBlob is the size of a held blob. When it answers, the blob stays for at least another day.
+func (s *Store) StatBlob(ctx context.Context, repo, digest string) (size int64, err error) {
+	o, err := newObject(repo, blobKind, digest)
+	if err != nil {
+		return 0, err
+	}
+	generation, dying, err := s.search(ctx, o, func(path string) (err error) {
+		size, err = s.storage.size(ctx, path)
+		return err
+	})
+	if err == nil && dying {
+		size, err = s.copyBlob(ctx, o, generation, s.Generation())
+	}
+	if err != nil {
+		return 0, fmt.Errorf("look for %s: %w", o, err)
+	}
+	return size, nil
+}
+
+// copyBlob copies from one generation into another. A blob that was swept meanwhile or that is damaged is not found:
+// the client then sends it.
+func (s *Store) copyBlob(ctx context.Context, o object, from, to string) (int64, error) {
+	size, err := s.storage.size(ctx, o.in(from))
+	if err == nil {
+		var rc io.ReadCloser
+		if rc, err = s.storage.open(ctx, o.in(from), size, 0); err == nil {
+			defer rc.Close()
+			h := newHash(o.digest)
+			size, err = s.storage.save(ctx, o.in(to), stagingPath(to, o.repo), io.TeeReader(rc, h),
+				func() error { return checkSum(h, o.digest) })
+		}
+	}
+	if absent(err) || errors.Is(err, ErrDigest) {
+		return 0, fmt.Errorf("%w any more: %v", ErrNotFound, err)
+	}
+	return size, err
+}
+
+// bring puts a blob into the generation, if any other holds it. A blob that is not held may be upstream.
+func (s *Store) bring(ctx context.Context, repo, digest, generation string) error {
+	o, err := newObject(repo, blobKind, digest)
+	if err != nil {
+		return err
+	}
+	if _, err := s.storage.size(ctx, o.in(generation)); !absent(err) {
+		return err
+	}
+	from, _, err := s.search(ctx, o, func(path string) error {
+		_, err := s.storage.size(ctx, path)
+		return err
+	})
+	if err == nil && from != generation {
+		_, err = s.copyBlob(ctx, o, from, generation)
+	}
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,155 @@
+package quarantine
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+)
+
+// Manifest is a document as it was received. Its media type is the request's Content-Type, and nowhere in the bytes
+// when a client leaves `mediaType` out, so both are kept in one object.
+type Manifest struct {
+	MediaType string
+	Bytes     []byte
+	// Blobs are digests that the manifest refers to. Those of them that are held stay held for as long as the manifest:
+	// they are copied into its generation. Nothing here reads the bytes, so whoever does says it.
+	Blobs []string
+}
+
+// PutManifest holds a manifest until something refers to it. The bytes must have the digest.
+func (s *Store) PutManifest(ctx context.Context, repo, digest string, m Manifest) error {
+	return s.putDocument(ctx, repo, manifestKind, digest, m)
+}
+
+// Manifest reads a held manifest.
+func (s *Store) Manifest(ctx context.Context, repo, digest string) (Manifest, error) {
+	return s.document(ctx, repo, manifestKind, digest, false)
+}
+
+// StatManifest says what Manifest would return. When it answers, the manifest stays for at least another day.
+func (s *Store) StatManifest(ctx context.Context, repo, digest string) (mediaType string, size int64, err error) {
+	m, err := s.document(ctx, repo, manifestKind, digest, true)
+	return m.MediaType, int64(len(m.Bytes)), err
+}
+
+// PutOriginal keeps a document that was forwarded as something else.
+func (s *Store) PutOriginal(ctx context.Context, repo, digest string, m Manifest) error {
+	return s.putDocument(ctx, repo, originalKind, digest, m)
+}
+
+// Original reads a document that was forwarded as something else.
+func (s *Store) Original(ctx context.Context, repo, digest string) (Manifest, error) {
+	return s.document(ctx, repo, originalKind, digest, false)
+}
+
+// StatOriginal says what Original would return. When it answers, the original stays for at least another day.
+func (s *Store) StatOriginal(ctx context.Context, repo, digest string) (mediaType string, size int64, err error) {
+	m, err := s.document(ctx, repo, originalKind, digest, true)
+	return m.MediaType, int64(len(m.Bytes)), err
+}
+
+// DeleteOriginal forgets an original in every generation. One that is not there is forgotten already.
+func (s *Store) DeleteOriginal(ctx context.Context, repo, digest string) error {
+	o, err := newObject(repo, originalKind, digest)
+	if err != nil {
+		return err
+	}
+	generations, err := s.generations(ctx)
+	if err != nil {
+		return fmt.Errorf("delete %s: %w", o, err)
+	}
+	for _, g := range generations {
+		if err := s.storage.remove(ctx, o.in(g)); err != nil {
+			return fmt.Errorf("delete %s: %w", o, err)
+		}
+	}
+	return nil
+}
+
+func (s *Store) putDocument(ctx context.Context, repo string, k kind, digest string, m Manifest) error {
+	o, err := newObject(repo, k, digest)
+	if err != nil {
+		return err
+	}
+	if len(m.MediaType) > 255 || strings.ContainsFunc(m.MediaType, func(r rune) bool { return r < ' ' }) {
+		return fmt.Errorf("hold %s: %w media type %q", o, ErrInvalid, shortened(m.MediaType))
+	}
+	for _, b := range m.Blobs {
+		if _, _, err := splitDigest(b); err != nil {
+			return fmt.Errorf("hold %s: its blob: %w", o, err)
+		}
+	}
+	h := newHash(digest)
+	h.Write(m.Bytes)
+	if err := checkSum(h, digest); err != nil {
+		return fmt.Errorf("hold %s: %w", o, err)
+	}
+	if err := s.writeDocument(ctx, o, m); err != nil {
+		return fmt.Errorf("hold %s: %w", o, err)
+	}
+	return nil
+}
+
+// writeDocument writes into today's generation, after the blobs, so that they are never swept first.
+func (s *Store) writeDocument(ctx context.Context, o object, m Manifest) error {
+	generation := s.Generation()
+	for _, b := range m.Blobs {
+		if err := s.bring(ctx, o.repo, b, generation); err != nil {
+			return fmt.Errorf("its blob %s: %w", b, err)
+		}
+	}
+	return s.storage.put(ctx, o.in(generation), packDocument(m))
+}
+
+func (s *Store) document(ctx context.Context, repo string, k kind, digest string, stay bool) (m Manifest, err error) {
+	o, err := newObject(repo, k, digest)
+	if err != nil {
+		return Manifest{}, err
+	}
+	_, dying, err := s.search(ctx, o, func(path string) error {
+		packed, err := s.storage.get(ctx, path)
+		if err == nil {
+			m, err = unpackDocument(packed, digest)
+		}
+		return err
+	})
+	if err == nil && dying && stay {
+		err = s.writeDocument(ctx, o, m)
+	}
+	if err != nil {
+		return Manifest{}, fmt.Errorf("read %s: %w", o, err)
+	}
+	return m, nil
+}
+
+// packDocument: a line with the media type and the blobs, separated by tabs, which no media type contains; then the
+// exact bytes.
+func packDocument(m Manifest) []byte {
+	b := make([]byte, 0, len(m.MediaType)+100*len(m.Blobs)+1+len(m.Bytes))
+	b = append(b, m.MediaType...)
+	for _, d := range m.Blobs {
+		b = append(append(b, '\t'), d...)
+	}
+	b = append(b, '\n')
+	return append(b, m.Bytes...)
+}
+
+func unpackDocument(b []byte, digest string) (Manifest, error) {
+	line, content, ok := bytes.Cut(b, []byte("\n"))
+	if !ok {
+		return Manifest{}, fmt.Errorf("%w: it has no media type", errDamaged)
+	}
+	h := newHash(digest)
+	h.Write(content)
+	if err := checkSum(h, digest); err != nil {
+		return Manifest{}, fmt.Errorf("%w: %v", errDamaged, err)
+	}
+	m := Manifest{Bytes: content}
+	mediaType, blobs, some := strings.Cut(string(line), "\t")
+	m.MediaType = mediaType
+	if some {
+		m.Blobs = strings.Split(blobs, "\t")
+	}
+	return m, nil
+}

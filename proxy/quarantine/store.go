@@ -1,0 +1,188 @@
+// Package quarantine keeps what nobody can place yet: blobs and manifests that wait until something that goes upstream
+// refers to them (invariant I1), originals of rewritten documents, and the aliases from an original to what was
+// forwarded in its place.
+//
+// # The model
+//
+// Everything lives in one storage driver of the distribution registry, which may be a folder or a bucket: no locks, no
+// compare-and-swap, no reference counts, no state in memory. What is held is content-addressed and stands below the
+// generation, the UTC day, in which it was written:
+//
+//	/format                                                                  "sluice 1"
+//	/quarantine/<day>/<repository>/_blobs/<algorithm>/<hex>
+//	/quarantine/<day>/<repository>/_manifests/<algorithm>/<hex>              media type and blobs, line feed, exact bytes
+//	/quarantine/<day>/<repository>/_originals/<algorithm>/<hex>              the same
+//	/quarantine/<day>/<repository>/_parts/<upload>/<number>
+//	/quarantine/<day>/<repository>/_staging/<random>                         written, not yet checked
+//	/aliases/<repository>/_aliases/<algorithm>/<hex>/<algorithm>-<hex>       original -> forwarded, kept for good
+//	/aliases/<repository>/_tags/<tag>/<algorithm>-<hex>                      forwarded -> original under that tag
+//	/keys/<time>-<random>                                                    keys that seal upload sessions
+//
+// No component of a repository name starts with an underscore (distribution-spec, "Pulling manifests"), so the first
+// one that does ends the name and no repository can reach into another.
+//
+// Reads look at every generation there is, today's first. A generation goes as a whole, when the storage says that
+// its newest object is older than the retention plus a day. A Stat that finds something in a generation which may go
+// within a day or so copies it into today's before it says so: the client then does not send it again, so it has to
+// be there when the push comes to its end. A manifest takes the held blobs that it refers to along.
+//
+// Every write either happens as a whole or not at all, and writing something again changes nothing, so an operation
+// that failed at any point may simply be repeated (invariant I7).
+package quarantine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+)
+
+var (
+	// ErrNotFound says that no live generation holds it.
+	ErrNotFound = errors.New("not held")
+	// ErrInvalid says that a repository, tag, digest or other name is outside its grammar.
+	ErrInvalid = errors.New("invalid")
+	// ErrDigest says that content does not have the digest that was announced; the message names both.
+	ErrDigest = errors.New("digest mismatch")
+	// ErrTooLarge says that there were more bytes than allowed.
+	ErrTooLarge = errors.New("too large")
+	// ErrStorage says that the storage driver failed, and not the client and not the data: `on_storage_error` applies.
+	ErrStorage = errors.New("storage failed")
+)
+
+// DefaultRetention in days, for Options that do not say.
+const DefaultRetention = 2
+
+// Options of a Store. The zero value is usable.
+type Options struct {
+	Retention int              // days that held things live after they were written; below 1: DefaultRetention
+	Now       func() time.Time // nil: time.Now
+}
+
+// Store is safe for use by many goroutines, and by many processes on the same storage.
+type Store struct {
+	storage   storage
+	retention int
+	now       func() time.Time
+}
+
+// New opens the storage, and marks an empty one with the format that this package writes. It refuses a storage that
+// was written in a newer format.
+func New(d storagedriver.StorageDriver, o Options) (*Store, error) {
+	if o.Retention < 1 {
+		o.Retention = DefaultRetention
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Store{storage: storage{d}, retention: o.Retention, now: o.Now}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := s.checkFormat(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+const (
+	formatPath   = "/format"
+	formatWord   = "sluice"
+	formatNumber = 1
+)
+
+func (s *Store) checkFormat(ctx context.Context) error {
+	b, err := s.storage.get(ctx, formatPath)
+	if absent(err) {
+		// Two processes that start together write the same bytes.
+		if err := s.storage.put(ctx, formatPath, fmt.Appendf(nil, "%s %d\n", formatWord, formatNumber)); err != nil {
+			return fmt.Errorf("mark the storage with its format: %w", err)
+		}
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the format of the storage: %w", err)
+	}
+	word, number, _ := strings.Cut(strings.TrimSuffix(string(b), "\n"), " ")
+	n, err := strconv.Atoi(number)
+	if word != formatWord || err != nil || n < 1 {
+		return fmt.Errorf("%s in the storage does not say \"%s %d\": this is not Sluice's storage, or it is damaged",
+			formatPath, formatWord, formatNumber)
+	}
+	if n > formatNumber {
+		return fmt.Errorf("the storage has format %d, written by a newer Sluice; this one knows format %d: upgrade it, or give it a storage of its own",
+			n, formatNumber)
+	}
+	return nil
+}
+
+const (
+	day       = 24 * time.Hour
+	dayFormat = "2006-01-02"
+)
+
+// Generation is the one that is written now: the UTC day. An upload stays in the generation in which it began.
+func (s *Store) Generation() string { return s.now().UTC().Format(dayFormat) }
+
+// generations lists those that exist, newest first. Which ones should exist is not asked: clocks and retentions of
+// other replicas may differ.
+func (s *Store) generations(ctx context.Context) ([]string, error) {
+	names, err := s.storage.list(ctx, "/"+quarantineRoot)
+	if err != nil {
+		return nil, fmt.Errorf("list the generations of the quarantine: %w", err)
+	}
+	names = slices.DeleteFunc(names, func(n string) bool { return !validGeneration(n) })
+	slices.Sort(names)
+	slices.Reverse(names)
+	return names, nil
+}
+
+// search visits today's generation and then every other one, newest first, until visit finds something; visit says
+// that it found nothing by an absent error or by errDamaged. The result is the generation and whether it may be swept
+// while a push that begins now is under way.
+func (s *Store) search(ctx context.Context, o object, visit func(path string) error) (generation string, dying bool, err error) {
+	var damage error
+	look := func(generation string) (bool, error) {
+		err := visit(o.in(generation))
+		if errors.Is(err, errDamaged) {
+			damage = err
+		} else if !absent(err) {
+			return true, err
+		}
+		return false, nil
+	}
+	today := s.Generation()
+	if found, err := look(today); found {
+		return today, false, err
+	}
+	all, err := s.generations(ctx)
+	if err != nil {
+		return "", false, err
+	}
+	for i, g := range all {
+		if g == today {
+			continue
+		}
+		if found, err := look(g); found {
+			return g, s.dying(g, today, i == len(all)-1), err
+		}
+	}
+	if damage != nil { // whoever needs it sends it again, which repairs it
+		return "", false, fmt.Errorf("%w: %s: %w", ErrNotFound, o, damage)
+	}
+	return "", false, fmt.Errorf("%w: %s", ErrNotFound, o)
+}
+
+// dying: the oldest one, and any that reaches the end of its retention tomorrow at the latest. The second matters
+// when an older one is still there: both may go in the same sweep. The first matters when another replica is
+// configured with a shorter retention.
+func (s *Store) dying(generation, today string, oldest bool) bool {
+	if generation >= today {
+		return false
+	}
+	return oldest || generation <= s.now().UTC().Add(-time.Duration(s.retention)*day).Format(dayFormat)
+}
