@@ -1,0 +1,158 @@
+package conformance
+
+import (
+	"fmt"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Target is one registry, or one way to reach it.
+type Target struct {
+	URL     string       // scheme and host, without /v2/
+	Client  *http.Client // nil: http.DefaultClient. Carries credentials, if the registry wants any
+	Profile Profile      // what it is known not to do
+}
+
+// Profile says which cases a registry is known to fail, and why. The keys are case paths (section, slash, name) or patterns of
+// them as in [path.Match]; the values are reasons for a reader.
+type Profile map[string]string
+
+// Level is the specification's word for how binding a case is.
+type Level string
+
+const (
+	Must   Level = "MUST"
+	Should Level = "SHOULD"
+	May    Level = "MAY" // optional, but bound to a form if it is done
+)
+
+// Result is what became of one case.
+type Result struct {
+	Path  string // section, slash, name
+	Level Level
+	Err   error // nil: passed
+}
+
+type testCase struct {
+	section string // headings of spec.md, joined by slashes
+	name    string // a sentence
+	level   Level
+	run     func(c *check)
+}
+
+func (tc testCase) path() string { return tc.section + "/" + tc.name }
+
+// cases are all of them, in the order of the specification.
+func cases() []testCase {
+	return slices.Concat(
+		pullManifestCases(), pullBlobCases(), existenceCases(),
+		pushBlobCases(), contentCases(), chunkCases(), outOfOrderCases(), cancelCases(), mountCases(),
+		pushManifestCases(), manifestRefusalCases(), nameCases(), subjectCases(),
+		tagListCases(), referrerCases(), fallbackCases(),
+		deleteCases(),
+		apiCases(),
+	)
+}
+
+// Run holds target to every case, each a subtest named after its section.
+func Run(t *testing.T, target Target) {
+	all := cases()
+	for pattern := range target.Profile {
+		if !slices.ContainsFunc(all, func(tc testCase) bool { return matches(pattern, tc.path()) }) {
+			t.Errorf("the profile lists %q, and there is no such case", pattern)
+		}
+	}
+	each(t, all, func(t *testing.T, tc testCase) {
+		reason, listed := target.Profile.reason(tc.path())
+		err := tc.try(t, target)
+		switch {
+		case listed && err == nil:
+			t.Errorf("passes, but the profile says that it cannot (%s): take it off the list", reason)
+		case listed:
+			t.Logf("known: %s (%v)", reason, err)
+		case err != nil:
+			t.Errorf("%s: %v", tc.level, err)
+		}
+	})
+}
+
+// Compare runs every case against a registry directly and through a proxy, and fails for those that only fail through the
+// proxy. It returns what it saw, direct and via, in the order of the specification.
+func Compare(t *testing.T, direct, via Target) (d, v []Result) {
+	each(t, cases(), func(t *testing.T, tc testCase) {
+		dr, vr := Result{tc.path(), tc.level, tc.try(t, direct)}, Result{tc.path(), tc.level, tc.try(t, via)}
+		d, v = append(d, dr), append(v, vr)
+		switch {
+		case dr.Err == nil && vr.Err != nil:
+			t.Errorf("%s: passes directly, fails through the proxy: %v", tc.level, vr.Err)
+		case dr.Err != nil && vr.Err == nil:
+			t.Logf("passes only through the proxy; directly: %v", dr.Err)
+		case dr.Err != nil:
+			t.Logf("fails both ways; directly: %v; through the proxy: %v", dr.Err, vr.Err)
+		}
+	})
+	t.Logf("directly %s; through the proxy %s", tally(d), tally(v))
+	return d, v
+}
+
+func tally(rs []Result) string {
+	passed := 0
+	for _, r := range rs {
+		if r.Err == nil {
+			passed++
+		}
+	}
+	return fmt.Sprintf("%d of %d cases pass", passed, len(rs))
+}
+
+// each makes the tree of subtests: one level per heading, then the case.
+func each(t *testing.T, all []testCase, f func(*testing.T, testCase)) {
+	descend(t, all, 0, f)
+}
+
+func descend(t *testing.T, all []testCase, depth int, f func(*testing.T, testCase)) {
+	heading := func(tc testCase, depth int) string {
+		if hs := strings.Split(tc.section, "/"); depth < len(hs) {
+			return hs[depth]
+		}
+		return ""
+	}
+	var seen []string
+	for _, tc := range all {
+		h := heading(tc, depth)
+		if slices.Contains(seen, h) {
+			continue
+		}
+		seen = append(seen, h)
+		t.Run(h, func(t *testing.T) {
+			var deeper []testCase
+			for _, tc := range all {
+				switch {
+				case heading(tc, depth) != h:
+				case heading(tc, depth+1) != "":
+					deeper = append(deeper, tc)
+				default:
+					t.Run(tc.name, func(t *testing.T) { f(t, tc) })
+				}
+			}
+			descend(t, deeper, depth+1, f)
+		})
+	}
+}
+
+func (p Profile) reason(casePath string) (string, bool) {
+	for pattern, reason := range p {
+		if matches(pattern, casePath) {
+			return reason, true
+		}
+	}
+	return "", false
+}
+
+func matches(pattern, casePath string) bool {
+	ok, err := path.Match(pattern, casePath)
+	return err == nil && ok || pattern == casePath
+}
