@@ -103,11 +103,11 @@ func (v *validator) rules() {
 		if known && s.View == ViewOriginal && s.Attestations != filters.Store {
 			switch {
 			case r.View != "" && r.Attestations != "":
-				v.contradictoryView(at+".view", at+".view", at+".attestations", s.Attestations)
+				v.contradictoryView(at+".view", at+".attestations", s.Attestations)
 			case r.View != "":
-				v.contradictoryView(at+".view", at+".view", "attestations", s.Attestations)
+				v.contradictoryView(at+".view", "attestations", s.Attestations)
 			case r.Attestations != "":
-				v.contradictoryView(at+".attestations", "view", at+".attestations", s.Attestations)
+				v.contradictoryView(at+".attestations", "view", s.Attestations)
 			}
 		}
 	}

@@ -53,6 +53,11 @@ func nearest(word string, known []string) string {
 	best, distance := "", len(word)/3+1
 	folded := fold(word)
 	for _, k := range known {
+		if len(folded) >= 4 && strings.HasPrefix(fold(k), folded) {
+			return k
+		}
+	}
+	for _, k := range known {
 		if d := levenshtein(folded, fold(k)); d <= distance && (best == "" || d < distance) {
 			best, distance = k, d
 		}

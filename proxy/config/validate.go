@@ -137,18 +137,18 @@ func (v *validator) settings() {
 	enum(v, "media_types", v.MediaTypes, []MediaTypes{MediaTypesKeep}, []MediaTypes{"docker"})
 	enum(v, "signed_originals", v.SignedOriginals, signed(), nil)
 	if v.View == ViewOriginal && v.Attestations != filters.Store && slices.Contains(actions(), v.Attestations) {
-		v.contradictoryView("view", "view", "attestations", v.Attestations)
+		v.contradictoryView("view", "attestations", v.Attestations)
 	}
 }
 
-// contradictoryView: pushed indexes can be shown only from what store keeps.
-func (v *validator) contradictoryView(at, view, attestations string, action filters.Action) {
-	subject, other := view, attestations
-	if at == attestations {
-		subject, other = attestations, view
+// contradictoryView is reported where one of the two was set, and names the other:
+// pushed indexes can be shown only from what store keeps.
+func (v *validator) contradictoryView(at, other string, action filters.Action) {
+	if strings.HasSuffix(at, "view") {
+		v.add(at, "original shows what attestations: store has kept, and %s is %s; set view: upstream, or attestations: store", v.source.where(other), action)
+		return
 	}
-	v.add(at, "%s: original shows what store has kept, and %s: %s keeps nothing; %s contradicts %s. Set view: upstream or attestations: store",
-		"view", "attestations", action, subject, v.source.where(other))
+	v.add(at, "%s keeps nothing that could be shown, and %s is original; set view: upstream, or attestations: store", action, v.source.where(other))
 }
 
 func (v *validator) state() {

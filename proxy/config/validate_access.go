@@ -19,7 +19,7 @@ func (v *validator) access() {
 		if _, set := v.source.keys["access.mode"]; set {
 			at = "access.mode"
 		}
-		v.add(at, "access.mode: none lets everybody who reaches %s %s push with Sluice's own credentials; "+
+		v.add(at, "with access mode none everybody who reaches %s %s can push with Sluice's own credentials; "+
 			"listen on 127.0.0.1, choose access.mode htpasswd or passthrough, or set access.insecure: true", v.source.where("listen"), v.Listen)
 	}
 	if a.Insecure && a.Mode != AccessNone {

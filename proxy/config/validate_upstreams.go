@@ -107,10 +107,11 @@ func (v *validator) upstreamHost(key, host string) {
 		name, port = h, p
 	}
 	if name == "" || !goodPort(port) || strings.ContainsAny(name, "/@*? ") || strings.Contains(host, "://") {
+		shown := strconv.Quote(host)
 		if strings.Contains(host, "@") {
-			host = "it"
+			shown = "this" // it may hold a password
 		}
-		v.add(key, "%s is not a host; write its name as it appears in URLs, such as auth.example.com or auth.example.com:8443, without scheme or path", host)
+		v.add(key, "%s is not a host; write its name as it appears in URLs, such as auth.example.com or auth.example.com:8443, without scheme or path", shown)
 	}
 }
 

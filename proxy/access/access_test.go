@@ -1,0 +1,173 @@
+package access
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+func request(authorization string) *http.Request {
+	r := httptest.NewRequest(http.MethodGet, "/v2/", nil)
+	if authorization != "" {
+		r.Header.Set("Authorization", authorization)
+	}
+	return r
+}
+
+func basicAuth(user, password string) string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
+}
+
+func jwt(claims, signature string) string {
+	enc := base64.RawURLEncoding
+	return enc.EncodeToString([]byte(`{"alg":"ES256"}`)) + "." + enc.EncodeToString([]byte(claims)) + "." + signature
+}
+
+func mustNew(t *testing.T, o Options) *Access {
+	t.Helper()
+	a, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func TestModeNoneIsAnonymousWhateverIsPresented(t *testing.T) {
+	a := mustNew(t, Options{})
+	for _, authorization := range []string{"", basicAuth("bob", "x"), "Bearer y"} {
+		id, err := a.Authenticate(request(authorization))
+		if err != nil || id != (Identity{"anonymous", "anonymous", "anonymous"}) {
+			t.Errorf("%q: %+v, %v", authorization, id, err)
+		}
+	}
+}
+
+func TestAnUnknownModeIsRefused(t *testing.T) {
+	if _, err := New(Options{Mode: "oidc"}); err == nil {
+		t.Error("accepted")
+	}
+	if _, err := New(Options{Permissions: []Permission{{Identity: "["}}}); err == nil {
+		t.Error("accepted a broken glob")
+	}
+}
+
+func TestOnlyHtpasswdChallenges(t *testing.T) {
+	for mode, want := range map[Mode]string{None: "[]", Passthrough: "[]", Htpasswd: `[Basic realm="sluice"]`} {
+		if got := fmt.Sprint((&Access{mode: mode}).Challenge()); got != want {
+			t.Errorf("%s: %s, want %s", mode, got, want)
+		}
+	}
+}
+
+func TestPassedThroughCredentialsTellClientsApart(t *testing.T) {
+	a := mustNew(t, Options{Mode: Passthrough})
+	identity := func(authorization string) Identity {
+		id, err := a.Authenticate(request(authorization))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	base := `{"iss":"auth.example","sub":"bob","exp":%d}`
+	token1, token2 := "Bearer "+jwt(fmt.Sprintf(base, 1), "s1"), "Bearer "+jwt(fmt.Sprintf(base, 2), "s2")
+	for _, tt := range []struct {
+		name             string
+		a, b             string
+		sameKey, sameAll bool
+		label            string
+	}{
+		{"the same user and password", basicAuth("bob", "x"), basicAuth("bob", "x"), true, true, "bob"},
+		{"another password", basicAuth("bob", "x"), basicAuth("bob", "y"), false, false, "bob"},
+		{"a colon elsewhere", basicAuth("bob", "x:y"), basicAuth("bob:x", "y"), true, true, "bob"}, // the same bytes
+		{"a renewed token continues the upload, but proves nothing", token1, token2, true, false, "bob"},
+		{"the scheme in other case", token1, strings.Replace(token1, "Bearer", "bearer", 1), true, false, "bob"},
+		{"another issuer", token1, "Bearer " + jwt(`{"iss":"evil.example","sub":"bob"}`, "s"), false, false, "bob"},
+		{"another subject", token1, "Bearer " + jwt(`{"iss":"auth.example","sub":"eve"}`, "s"), false, false, "bob"},
+		{"a token without subject is only itself", "Bearer " + jwt(`{"iss":"auth.example"}`, "1"), "Bearer " + jwt(`{"iss":"auth.example"}`, "2"), false, false, "bearer"},
+		{"opaque tokens", "Bearer abc", "Bearer abd", false, false, "bearer"},
+		{"not a JWT after all", "Bearer a.%%.c", "Bearer a.e30.c", false, false, "bearer"},
+		{"nothing and something", "", "Bearer abc", false, false, "anonymous"},
+		{"nothing", "", "", true, true, "anonymous"},
+		{"a scheme nobody knows", "Digest x", "Digest y", false, false, "unknown"},
+		{"not base64", "Basic %", "Basic %%", false, false, "unknown"},
+		{"issuer and subject do not run into each other", "Bearer " + jwt(`{"iss":"ab","sub":"c"}`, "s"), "Bearer " + jwt(`{"iss":"a","sub":"bc"}`, "s"), false, false, "c"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			x, y := identity(tt.a), identity(tt.b)
+			if (x.Key == y.Key) != tt.sameKey {
+				t.Errorf("same key is %v", !tt.sameKey)
+			}
+			if (x.Credentials == y.Credentials) != tt.sameAll {
+				t.Errorf("same credentials is %v", !tt.sameAll)
+			}
+			if x.Name != tt.label {
+				t.Errorf("name %q, want %q", x.Name, tt.label)
+			}
+			for _, secret := range []string{"s1", base64.StdEncoding.EncodeToString([]byte("bob:x"))} {
+				if strings.Contains(fmt.Sprintf("%+v", x), secret) {
+					t.Errorf("%s is in %+v", secret, x)
+				}
+			}
+		})
+	}
+}
+
+func TestAnUnverifiedNameCannotForgeLogLines(t *testing.T) {
+	a := mustNew(t, Options{Mode: Passthrough})
+	id, _ := a.Authenticate(request(basicAuth("bob\nlevel=INFO msg=\x1b[2J"+strings.Repeat("x", 500), "p")))
+	if strings.ContainsAny(id.Name, "\n\x1b") || len(id.Name) > 110 {
+		t.Errorf("%q", id.Name)
+	}
+}
+
+func TestPermissions(t *testing.T) {
+	ci := []Permission{
+		{Identity: "ci-*", Repositories: []string{"team/**", "tools/*"}, Actions: []Action{Pull, Push}},
+		{Identity: "*", Repositories: []string{"**"}, Actions: []Action{Pull}},
+		{Identity: "{ann,bob}", Repositories: []string{"team/app"}, Actions: []Action{Push}},
+	}
+	for _, tt := range []struct {
+		name        string
+		permissions []Permission
+		who, repo   string
+		action      Action
+		want        bool
+	}{
+		{"no permissions allow everything", nil, "eve", "any/thing", Push, true},
+		{"a glob of both", ci, "ci-1", "team/a/b", Push, true},
+		{"a star does not cross a slash", ci, "ci-1", "tools/a/b", Push, false},
+		{"another repository", ci, "ci-1", "other", Push, false},
+		{"another identity", ci, "ci", "team/a", Push, false},
+		{"everybody may pull", ci, "eve", "other/x", Pull, true},
+		{"everybody includes names with a slash", ci, "org/eve", "other/x", Pull, true},
+		{"one of two names", ci, "bob", "team/app", Push, true},
+		{"push does not include pull", ci[2:], "bob", "team/app", Pull, false},
+		{"the catalog needs everything", ci, "eve", "", Pull, true},
+		{"the catalog is not for a part", ci[:1], "ci-1", "", Pull, false},
+		{"a permission without actions allows nothing", []Permission{{Identity: "*", Repositories: []string{"**"}}}, "eve", "x", Pull, false},
+		{"a permission without repositories allows nothing", []Permission{{Identity: "*", Actions: []Action{Pull}}}, "eve", "x", Pull, false},
+		{"an action nobody knows", ci, "ci-1", "team/a", "delete", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a := mustNew(t, Options{Permissions: tt.permissions})
+			if got := a.Allowed(Identity{Name: tt.who}, tt.repo, tt.action); got != tt.want {
+				t.Errorf("%v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestACanceledRequestIsNotARefusal(t *testing.T) {
+	p := &passwords{slots: make(chan struct{}), running: map[[32]byte]chan struct{}{}, verified: map[[32]byte]struct{}{}}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	err := p.compare(ctx, [32]byte{}, make(chan struct{}), true, nobody, "x")
+	if errors.Is(err, ErrUnauthenticated) || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
