@@ -189,15 +189,16 @@ func probes(glob string) []string {
 }
 
 func tokenize(glob string) (tokens [][]string) {
+	anything := []string{"", "Q", "QWX", "Q/WX/Q", "QW/X/QWX"}
 	for i := 0; i < len(glob); i++ {
 		switch rest := glob[i:]; {
 		case strings.HasPrefix(rest, "**/"): // no component, one, or more
-			tokens = append(tokens, []string{"", "Q/", "Q/WX/Q/"})
+			tokens = append(tokens, []string{"", "Q/", "QWX/", "Q/WX/Q/", "QW/X/QWX/"})
 			i += 2
 		case rest == "/**": // a/** matches a as well
-			return append(tokens, []string{"", "/Q", "/Q/WX/Q"})
+			return append(tokens, []string{"", "/Q", "/QWX", "/Q/WX/Q", "/QW/X/QWX"})
 		case strings.HasPrefix(rest, "**"):
-			tokens = append(tokens, []string{"Q", "Q/WX/Q"})
+			tokens = append(tokens, anything)
 			i++
 		case rest[0] == '*':
 			tokens = append(tokens, []string{"", "Q", "QWX"})
@@ -205,7 +206,7 @@ func tokenize(glob string) (tokens [][]string) {
 			tokens = append(tokens, []string{"Q"})
 		case strings.ContainsRune(`[]{}\,`, rune(rest[0])):
 			// Classes and alternatives: covered only by a wildcard over all the rest.
-			return append(tokens, []string{"Q", "Q/WX/Q"})
+			return append(tokens, anything)
 		default:
 			tokens = append(tokens, []string{rest[:1]})
 		}
