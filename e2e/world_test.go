@@ -1,0 +1,162 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A world is one test's upstream registry with Sluice in front of it.
+type world struct {
+	upstream *registry
+	sluice   *sluice // nil when SLUICE_E2E_DIRECT leaves it out
+	via      string  // host:port to push to
+	direct   string  // host:port of the upstream
+}
+
+// newWorld starts both. settings are lines of config.yml beyond listening, upstream and storage.
+func newWorld(t testing.TB, settings ...string) *world {
+	t.Helper()
+	upstream, err := startRegistry(filepath.Join(scratch(t), "upstream"))
+	if upstream != nil && upstream.proc != nil {
+		t.Cleanup(upstream.proc.stop)
+	}
+	if err != nil {
+		shared(t, func() (any, error) { return nil, err })
+	}
+	w := &world{upstream: upstream, via: upstream.host, direct: upstream.host}
+	if os.Getenv("SLUICE_E2E_DIRECT") == "" {
+		w.sluice = startSluice(t, upstream, settings...)
+		w.via = w.sluice.host
+	}
+	return w
+}
+
+// scratch is a folder of the test with a short path, since t.TempDir carries the test's whole name.
+func scratch(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(bench.dir, "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// through says that Sluice is in between. Without it what the tests claim about Sluice does not hold.
+func (w *world) through() bool { return w.sluice != nil }
+
+// needSluice skips a test that has no meaning without Sluice.
+func (w *world) needSluice(t testing.TB) {
+	t.Helper()
+	if !w.through() {
+		t.Skip("SLUICE_E2E_DIRECT leaves Sluice out, and this test is about Sluice alone")
+	}
+}
+
+// same asserts what Sluice promises: that upstream's repository is what the reference push, which had no
+// attestations and did not pass Sluice, made of the other one: tag by tag, manifest by manifest.
+func (w *world) same(t testing.TB, repository, reference string) {
+	t.Helper()
+	if !w.through() {
+		return
+	}
+	tags, want := w.upstream.tags(t, repository), w.upstream.tags(t, reference)
+	if !slices.Equal(tags, want) {
+		t.Errorf("%s has the tags %v, the reference push made %v", repository, tags, want)
+	}
+	for _, tag := range want {
+		got, err := fetch(w.direct, repository, tag)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if ref := get(t, w.direct, reference, tag); got.Digest != ref.Digest {
+			t.Errorf("%s:%s is %s (%s), the reference push made %s (%s):\n%s\n%s", repository, tag, got.Digest, got.MediaType, ref.Digest, ref.MediaType, got.Bytes, ref.Bytes)
+		} else if got.MediaType != ref.MediaType {
+			t.Errorf("%s:%s is served as %s, the reference as %s", repository, tag, got.MediaType, ref.MediaType)
+		}
+	}
+	if got, want := w.upstream.manifests(t, repository), w.upstream.manifests(t, reference); !slices.Equal(got, want) {
+		t.Errorf("%s has the manifests\n\t%s\nthe reference push made\n\t%s", repository, strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+	}
+	assertNothingLeaked(t, w.upstream)
+}
+
+// A sluice is a running Sluice process.
+type sluice struct {
+	host   string
+	data   string
+	config string
+	bin    string
+	proc   *process
+}
+
+func startSluice(t testing.TB, upstream *registry, settings ...string) *sluice {
+	t.Helper()
+	port, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := scratch(t)
+	s := &sluice{
+		host: fmt.Sprintf("127.0.0.1:%d", port), data: filepath.Join(dir, "data"), config: filepath.Join(dir, "config.yml"),
+		bin: shared(t, bench.sluice),
+	}
+	config := fmt.Sprintf("listen: %s\nadmin: \"\"\nupstreams:\n  - prefix: \"\"\n    url: http://%s\n    credentials: anonymous\nstorage: {filesystem: {rootdirectory: %q}}\n",
+		s.host, upstream.host, s.data) + strings.Join(settings, "\n") + "\n"
+	if err := os.WriteFile(s.config, []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.start(t)
+	t.Cleanup(func() {
+		s.proc.stop()
+		if t.Failed() {
+			t.Logf("Sluice's log ends with:\n%s", s.proc.tail())
+		}
+	})
+	return s
+}
+
+func (s *sluice) start(t testing.TB) {
+	t.Helper()
+	p, err := bench.start(daemon{
+		name: "sluice", argv: []string{s.bin, "serve", "--config", s.config}, ready: httpReady("http://" + s.host + "/v2/"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.proc = p
+}
+
+// restart ends the process in the orderly way and starts it again on the same data.
+func (s *sluice) restart(t testing.TB) {
+	t.Helper()
+	s.proc.stop()
+	s.start(t)
+}
+
+// held is how many bytes the data folder has.
+func (s *sluice) held(t testing.TB) int64 {
+	t.Helper()
+	var total int64
+	err := filepath.WalkDir(s.data, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		info, err := e.Info()
+		if err == nil {
+			total += info.Size()
+		}
+		return nil
+	})
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return total
+}
