@@ -1,0 +1,159 @@
+package upstream
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+)
+
+// Mode says where credentials come from.
+type Mode string
+
+// The modes. The zero Mode is Auto.
+const (
+	Auto        Mode = "auto"        // the Docker configuration if it knows the host, else username and password, else none
+	Docker      Mode = "docker"      // the Docker configuration with its credential helpers
+	Basic       Mode = "basic"       // username and password
+	Passthrough Mode = "passthrough" // what the client sends, as it sends it
+	Anonymous   Mode = "anonymous"   // none; a Bearer token is still fetched where the registry wants one
+)
+
+// credential is what is known of an account. The zero value is an anonymous one.
+type credential struct {
+	username, password string
+	identity           string    // a refresh token, for POST at the token service
+	bearer             string    // a registry token that is sent as it is
+	expires            time.Time // zero: unknown, used until a 401
+}
+
+func (c credential) anonymous() bool {
+	return c.username == "" && c.password == "" && c.identity == "" && c.bearer == ""
+}
+
+func (c credential) basic() string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(c.username+":"+c.password))
+}
+
+// source gives credentials when a registry asks for them. It is asked again after a 401, so that a
+// helper whose password lives for hours only can give a new one. Safe for concurrent use.
+type source interface {
+	credential(ctx context.Context) (credential, error)
+}
+
+type sourceFunc func(ctx context.Context) (credential, error)
+
+func (f sourceFunc) credential(ctx context.Context) (credential, error) { return f(ctx) }
+
+func newSource(o Options, host string, log *slog.Logger) (source, error) {
+	anonymous := sourceFunc(func(context.Context) (credential, error) { return credential{}, nil })
+	docker := dockerSource(host)
+	switch o.Credentials {
+	case Docker:
+		return docker, nil
+	case Basic:
+		if o.Username == "" {
+			return nil, fmt.Errorf("upstream %s: credentials are basic but no username is set; set `username`, or SLUICE_UPSTREAM_USERNAME", host)
+		}
+		return basicSource(o, host), nil
+	case Anonymous, Passthrough:
+		return anonymous, nil
+	case Auto, "":
+		fallback := source(anonymous)
+		if o.Username != "" {
+			fallback = basicSource(o, host)
+		}
+		return sourceFunc(func(ctx context.Context) (credential, error) {
+			c, err := docker.credential(ctx)
+			switch {
+			case err != nil && o.Username != "":
+				log.Warn("docker configuration gives no credentials, using the configured username", "upstream", host, "error", err)
+			case err != nil:
+				return credential{}, err
+			case !c.anonymous():
+				return c, nil
+			}
+			return fallback.credential(ctx)
+		}), nil
+	}
+	return nil, fmt.Errorf("upstream %s: credentials %q are unknown; use auto, docker, basic, passthrough or anonymous", host, o.Credentials)
+}
+
+func basicSource(o Options, host string) source {
+	return sourceFunc(func(context.Context) (credential, error) {
+		c := credential{username: o.Username}
+		if o.Password == nil {
+			return c, nil
+		}
+		var err error
+		if c.password, err = o.Password(); err != nil {
+			return credential{}, errorf(ErrCredentials, err, "upstream %s: cannot read the password of user %s: %s", host, o.Username, brief(err))
+		}
+		return c, nil
+	})
+}
+
+// dockerSource asks the Docker (or podman) configuration, with its credential helpers. A helper that
+// fails is an error: taking it for "no credentials" would show as a riddle of 401s.
+func dockerSource(host string) source {
+	return sourceFunc(func(ctx context.Context) (credential, error) {
+		type result struct {
+			c   credential
+			err error
+		}
+		// The keychain knows no context, and a helper may wait for a keyboard.
+		done := make(chan result, 1)
+		go func() {
+			c, err := fromKeychain(host)
+			done <- result{c, err}
+		}()
+		select {
+		case r := <-done:
+			return r.c, r.err
+		case <-ctx.Done():
+			return credential{}, errorf(ErrCredentials, ctx.Err(), "upstream %s: the Docker credential helper did not answer in time", host)
+		}
+	})
+}
+
+func fromKeychain(host string) (credential, error) {
+	a, err := authn.DefaultKeychain.Resolve(registryName(host))
+	if err == nil {
+		var cfg *authn.AuthConfig
+		if cfg, err = a.Authorization(); err == nil {
+			c := credential{username: cfg.Username, password: cfg.Password, identity: cfg.IdentityToken, bearer: cfg.RegistryToken}
+			if c.username == "<token>" { // docker-credential-helpers: the secret is an identity token
+				c.username = ""
+			}
+			return c, nil
+		}
+	}
+	return credential{}, errorf(ErrCredentials, nil, "upstream %s: the Docker configuration or its credential helper failed: %s; fix it, log in again, or set `credentials` to another mode",
+		host, withoutSecret(err))
+}
+
+// withoutSecret keeps a helper's output out of the error when it may hold what it should not: the
+// helper protocol prints {"Username":..., "Secret":...}, and client.Get quotes the output.
+func withoutSecret(err error) string {
+	s := brief(err)
+	if i := strings.Index(s, ", out:"); i >= 0 && strings.ContainsAny(s[i:], `{"`) {
+		return s[:i] + " (its output is not shown)"
+	}
+	return s
+}
+
+// registryName is an authn.Resource: the registry as the Docker configuration writes it.
+type registryName string
+
+func (n registryName) String() string { return n.RegistryStr() }
+
+func (n registryName) RegistryStr() string {
+	if n == "registry-1.docker.io" {
+		return "index.docker.io" // which the keychain turns into https://index.docker.io/v1/
+	}
+	return string(n)
+}

@@ -1,0 +1,159 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"time"
+)
+
+// muteFor is how long a registry is not asked for its agreement after it stayed silent once: some
+// front ends ignore Expect, and every upload would wait for expectTimeout.
+const muteFor = 10 * time.Minute
+
+var errHeaderTimeout = errors.New("no answer in time")
+
+func (r *Registry) asks() bool { return r.now().UnixNano() >= r.mutedUntil.Load() }
+
+func (r *Registry) mute() { r.mutedUntil.Store(r.now().Add(muteFor).UnixNano()) }
+
+// Do sends a request. Any status is a response, 401 of Passthrough and of credentials that do not
+// suffice included; the caller closes its body. Errors: ErrUnreachable, ErrCredentials, ErrHost,
+// ErrBody, or a request that cannot be built.
+//
+// While a streamed Body is being read, a failing registry ends the request only when the pending
+// Read of the Body returns; cancelling ctx must end that Read too, as a server's request body does.
+func (r *Registry) Do(ctx context.Context, q Request) (*http.Response, error) {
+	p, err := r.plan(q)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := r.do(ctx, p)
+	if err != nil && q.Mount != "" && errors.Is(err, ErrCredentials) && ctx.Err() == nil {
+		// A token service may refuse the token as a whole because of the other repository. Without it
+		// the registry opens a session instead of mounting.
+		q.Mount = ""
+		p.scopes = scopes(q)
+		resp, err = r.do(ctx, p)
+	}
+	if err == nil && p.follow {
+		resp, err = r.redirected(ctx, p, resp)
+	}
+	return resp, err
+}
+
+func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
+	l := lease{header: p.client}
+	authorized := p.own && r.mode != Passthrough
+	if authorized {
+		var err error
+		if l, err = r.auth.current(ctx, p.scopes); err != nil {
+			return nil, err
+		}
+	}
+	renewed := false
+	for try := r.newRetry(); ; {
+		resp, b, err := r.attempt(ctx, p, p.url, l.header)
+		whole := b == nil || b.seal() // the body may be sent once more
+		if err != nil {
+			if b != nil && b.failed() != nil {
+				return nil, errorf(ErrBody, b.failed(), "request body for repository %s on its way to upstream %s ended early: %s", p.repo, r.base.Host, brief(b.failed()))
+			}
+			if connection(err) && (p.repeat || p.post || p.stream != nil && whole || refused(err)) && try.again(ctx, 0) {
+				continue
+			}
+			return nil, unreachable(p.url.Host, err)
+		}
+		wait, late := transient(resp)
+		switch {
+		case resp.StatusCode == http.StatusUnauthorized && authorized && !renewed:
+			renewed = true
+			if !whole {
+				r.auth.forget(l) // for the next request; this one's bytes are gone
+				return resp, nil
+			}
+			next, better, err := r.auth.renew(ctx, l, challenges(resp.Header))
+			if err != nil {
+				discard(resp)
+				return nil, err
+			}
+			if better {
+				l = next
+				discard(resp)
+				continue
+			}
+		case late && p.repeat && try.fits(wait):
+			discard(resp)
+			if try.again(ctx, wait) {
+				continue
+			}
+			return nil, unreachable(p.url.Host, ctx.Err())
+		}
+		return resp, nil
+	}
+}
+
+// refused is a connection that was never made, so that nothing at all was sent.
+func refused(err error) bool {
+	var d *dialError
+	return errors.As(err, &d)
+}
+
+// attempt sends the request once. The body is nil unless it streams; it is let go when the response's
+// body is closed.
+func (r *Registry) attempt(ctx context.Context, p *plan, u *url.URL, authorization string) (*http.Response, *body, error) {
+	req := &http.Request{Method: p.method, URL: u, Host: u.Host, Header: p.header.Clone(), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+	if authorization != "" {
+		req.Header["Authorization"] = []string{authorization}
+	}
+	if p.stream != nil {
+		return r.stream(ctx, p, req)
+	}
+	if len(p.replay) > 0 {
+		req.Body = io.NopCloser(bytes.NewReader(p.replay)) // a type that http.Transport sends together with the headers
+		req.ContentLength = int64(len(p.replay))
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(r.headerTimeout, func() { cancel(errHeaderTimeout) })
+	resp, err := r.transport.RoundTrip(req.WithContext(ctx))
+	timer.Stop()
+	if err != nil {
+		cancel(nil)
+		return nil, nil, err
+	}
+	if resp.Body == http.NoBody {
+		cancel(nil)
+	} else {
+		resp.Body = &answer{ReadCloser: resp.Body, done: func() { cancel(nil) }}
+	}
+	return resp, nil, nil
+}
+
+// stream sends a request with a body that can be read once. How long it takes is up to the client;
+// what bounds the wait for an answer behind it is the transport's ResponseHeaderTimeout.
+func (r *Registry) stream(ctx context.Context, p *plan, req *http.Request) (*http.Response, *body, error) {
+	b := newBody(p.stream, p.length)
+	if r.asks() {
+		b.agreed, b.wait, b.mute = make(chan struct{}), r.expectTimeout, r.mute
+		req.Header["Expect"] = []string{"100-continue"}
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got100Continue: b.agree})
+	}
+	req.Body, req.ContentLength = b, p.length
+	resp, err := r.transport.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		b.seal()
+		b.free()
+		return nil, b, err
+	}
+	b.seal()
+	if resp.Body == http.NoBody {
+		b.free()
+	} else {
+		resp.Body = &answer{ReadCloser: resp.Body, done: b.free}
+	}
+	return resp, b, nil
+}

@@ -1,0 +1,97 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// Errors of Do, for errors.Is. The text names the upstream's host and what to do; it holds no
+// credential, no token and no session URL.
+var (
+	// ErrUnreachable is an upstream that gave no answer.
+	ErrUnreachable = errors.New("upstream unreachable")
+	// ErrCredentials are credentials that cannot be had (a failing helper, an unreadable password
+	// file) or that the token service refuses.
+	ErrCredentials = errors.New("no usable upstream credentials")
+	// ErrHost is another host that upstream names (token realm, upload Location, redirect) and that is not allowed.
+	ErrHost = errors.New("upstream names a host that is not allowed")
+	// ErrBody is the request's own body that could not be read to its end: the client's fault or absence.
+	ErrBody = errors.New("request body not readable to its end")
+)
+
+// kind gives an error a sentinel without putting the sentinel's text in front of it.
+type kind struct {
+	sentinel error
+	text     string
+	cause    error
+}
+
+func (e *kind) Error() string { return e.text }
+
+func (e *kind) Unwrap() []error {
+	if e.cause == nil {
+		return []error{e.sentinel}
+	}
+	return []error{e.sentinel, e.cause}
+}
+
+func errorf(sentinel, cause error, format string, args ...any) error {
+	return &kind{sentinel: sentinel, cause: cause, text: fmt.Sprintf(format, args...)}
+}
+
+// unreachable explains why no answer came. The cause's own text is used only after a url.Error was
+// taken off: that one prints the URL, and a session URL or a pre-signed one is a secret.
+func unreachable(host string, err error) error {
+	for {
+		var ue *url.Error
+		if !errors.As(err, &ue) {
+			break
+		}
+		err = ue.Err
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return errorf(ErrUnreachable, err, "upstream %s: gave up waiting: %v", host, err)
+	}
+	return errorf(ErrUnreachable, err, "upstream %s: %s; %s", host, brief(err), advice(err))
+}
+
+// brief is the error on one line of bounded length: some carry a page of certificate text.
+func brief(err error) string {
+	s := strings.Join(strings.Fields(err.Error()), " ")
+	if len(s) > 300 {
+		s = s[:300] + "..."
+	}
+	return s
+}
+
+func advice(err error) string {
+	var (
+		dns      *net.DNSError
+		unknown  x509.UnknownAuthorityError
+		hostname x509.HostnameError
+		record   tls.RecordHeaderError
+	)
+	switch {
+	case errors.As(err, &dns):
+		return "check the host in the upstream's url"
+	case errors.As(err, &unknown):
+		return "name the authority's certificate file in the upstream's `ca`"
+	case errors.As(err, &hostname):
+		return "the certificate is for another name: check the host in the upstream's url"
+	case errors.As(err, &record):
+		return "it does not speak TLS on this port: check http or https in the upstream's url"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "check that it runs and the port in the upstream's url"
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "it accepted the connection and stopped answering"
+	}
+	return "check that it runs and can be reached from here"
+}

@@ -1,0 +1,52 @@
+package upstream
+
+import (
+	"context"
+	"net/http"
+)
+
+const maxRedirects = 5
+
+// redirected follows the redirects of a read, with Range and without Authorization once they leave
+// the registry's host: S3 refuses a pre-signed URL that comes with another credential (ECR.md
+// section 7), and nobody else may have it. Only the operator's setting or Sluice itself asks for this.
+func (r *Registry) redirected(ctx context.Context, p *plan, resp *http.Response) (*http.Response, error) {
+	at, left := p.url, false
+	for n := 0; ; n++ {
+		switch resp.StatusCode {
+		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		default:
+			return resp, nil
+		}
+		ref := resp.Header.Get("Location")
+		next, err := at.Parse(ref)
+		if ref == "" || err != nil {
+			return resp, nil // no redirect that anybody could follow: the client may judge
+		}
+		discard(resp)
+		switch {
+		case n == maxRedirects:
+			return nil, errorf(ErrHost, nil, "upstream %s: more than %d redirects for repository %s", r.base.Host, maxRedirects, p.repo)
+		case next.Scheme != "http" && next.Scheme != "https" || next.Hostname() == "" || next.User != nil:
+			return nil, errorf(ErrHost, nil, "upstream %s: redirects repository %s to something that is no http or https URL", r.base.Host, p.repo)
+		case at.Scheme == "https" && next.Scheme == "http" && !r.listed(next):
+			return nil, errorf(ErrHost, nil, "upstream %s: redirects repository %s to http://%s: plain http is not used for an https registry; add %s to the upstream's `hosts` if that is right",
+				r.base.Host, p.repo, next.Host, next.Host)
+		}
+		next.Fragment, next.RawFragment = "", ""
+		authorization := ""
+		if left = left || !r.origin(next) || next.Scheme != r.base.Scheme; !left {
+			if authorization = p.client; r.mode != Passthrough {
+				l, err := r.auth.current(ctx, p.scopes)
+				if err != nil {
+					return nil, err
+				}
+				authorization = l.header
+			}
+		}
+		if resp, _, err = r.attempt(ctx, p, next, authorization); err != nil {
+			return nil, unreachable(next.Host, err)
+		}
+		at = next
+	}
+}

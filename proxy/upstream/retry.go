@@ -1,0 +1,80 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Repeating ends after this time, well inside the patience of every push client (Docker gives a
+// registry 15 s for its headers in some versions), or after so many attempts.
+const (
+	retryBudget   = 10 * time.Second
+	retryAttempts = 6
+	retryFirst    = 100 * time.Millisecond
+	retryMost     = 2 * time.Second
+)
+
+// retry counts the attempts of one request.
+type retry struct {
+	r     *Registry
+	start time.Time
+	n     int
+}
+
+func (r *Registry) newRetry() *retry { return &retry{r: r, start: r.now()} }
+
+// fits is false when waiting so long would end after the budget; then the answer is passed on with its
+// Retry-After, and whoever asked can wait.
+func (t *retry) fits(wait time.Duration) bool {
+	return t.n+1 < retryAttempts && t.r.now().Sub(t.start)+wait < retryBudget
+}
+
+// again waits before the next attempt: at least wait, or a backoff with jitter. False: give up.
+func (t *retry) again(ctx context.Context, wait time.Duration) bool {
+	backoff := min(retryFirst<<t.n, retryMost)
+	backoff = backoff/2 + time.Duration(t.r.jitter()*float64(backoff)/2)
+	wait = max(wait, backoff)
+	if ctx.Err() != nil || !t.fits(wait) {
+		return false
+	}
+	t.n++
+	return t.r.sleep(ctx, wait) == nil
+}
+
+// transient says that the same request may get a better answer soon, and when upstream wants it.
+func transient(resp *http.Response) (wait time.Duration, ok bool) {
+	switch resp.StatusCode {
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	default:
+		return 0, false
+	}
+	v := strings.TrimSpace(resp.Header.Get("Retry-After"))
+	if s, err := strconv.ParseInt(v, 10, 32); err == nil && s > 0 {
+		return time.Duration(s) * time.Second, true
+	}
+	if at, err := http.ParseTime(v); err == nil {
+		date, err := http.ParseTime(resp.Header.Get("Date"))
+		if err != nil {
+			date = time.Now()
+		}
+		return max(0, at.Sub(date)), true
+	}
+	return 0, true
+}
+
+// connection is true for an error of the connection, not of the caller, of the body or of a rule.
+func connection(err error) bool {
+	return !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) &&
+		!errors.Is(err, ErrBody) && !errors.Is(err, ErrHost) && !errors.Is(err, errHeaderTimeout)
+}
+
+// discard reads the rest of a short answer, so that its connection can be used again.
+func discard(resp *http.Response) {
+	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
+	_ = resp.Body.Close()
+}

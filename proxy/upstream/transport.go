@@ -1,0 +1,152 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+)
+
+// newTransport connects to a registry over the network. Nothing limits the connections: a limit would
+// let slow uploads starve manifests. Its own buffers are small, since bodies go past them (conn.go).
+func newTransport(ca string, log *slog.Logger) (*http.Transport, error) {
+	t := &tlsDialer{
+		dialer: &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second},
+		ca:     ca,
+		log:    log,
+	}
+	t.base = &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		ClientSessionCache: tls.NewLRUClientSessionCache(64),
+		NextProtos:         []string{"http/1.1"},
+		// Records grow to 16 KiB only after 1 MiB otherwise, and start again after a second's pause.
+		DynamicRecordSizingDisabled: true,
+	}
+	cfg, err := t.config()
+	if err != nil {
+		return nil, err
+	}
+	return &http.Transport{
+		Proxy:           http.ProxyFromEnvironment,
+		DialContext:     t.dial,
+		DialTLSContext:  t.dialTLS,
+		TLSClientConfig: cfg.Clone(), // behind a proxy of the environment, which does not use DialTLSContext
+
+		TLSHandshakeTimeout: 10 * time.Second,
+		MaxIdleConns:        0, // no limit
+		MaxIdleConnsPerHost: 256,
+		IdleConnTimeout:     90 * time.Second,
+		DisableCompression:  true, // digests are of the bytes as they are
+		// Only a backstop: after the last byte of a large layer, registries on object storage copy it
+		// before they answer, which takes minutes. What a client waits for is the context's business.
+		ResponseHeaderTimeout: 15 * time.Minute,
+		// The body itself waits for the registry's agreement (body.go), so the transport need not.
+		ExpectContinueTimeout:  time.Nanosecond,
+		MaxResponseHeaderBytes: 256 << 10,
+		ForceAttemptHTTP2:      false, // see the package comment
+	}, nil
+}
+
+// dialError is a connection that could not be made.
+type dialError struct{ err error }
+
+func (e *dialError) Error() string { return e.err.Error() }
+func (e *dialError) Unwrap() error { return e.err }
+
+// tlsDialer makes connections whose ReadFrom is fast.
+type tlsDialer struct {
+	dialer *net.Dialer
+	base   *tls.Config
+	ca     string
+	log    *slog.Logger
+
+	mu      sync.Mutex
+	pool    *x509.CertPool // nil: the system's
+	stamp   string         // of the file that pool was read from
+	refused string         // stamp of a file that could not be used
+}
+
+func (t *tlsDialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := t.dialer.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, &dialError{err}
+	}
+	return &conn{Conn: c}, nil
+}
+
+func (t *tlsDialer) dialTLS(ctx context.Context, network, addr string) (net.Conn, error) {
+	raw, err := t.dialer.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, &dialError{err}
+	}
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		host = addr
+	}
+	cfg, err := t.config()
+	if err != nil {
+		_ = raw.Close()
+		return nil, &dialError{err}
+	}
+	cfg = cfg.Clone()
+	cfg.ServerName = host
+	j := &joiner{Conn: raw}
+	tc := tls.Client(j, cfg)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := tc.HandshakeContext(ctx); err != nil {
+		_ = raw.Close()
+		return nil, &dialError{fmt.Errorf("TLS handshake: %w", err)}
+	}
+	return &conn{Conn: tc, join: j}, nil
+}
+
+// config trusts the system's authorities and those of the CA file, as it is now: a new connection sees a
+// rotated file. A file that cannot be read any more leaves what was read before.
+func (t *tlsDialer) config() (*tls.Config, error) {
+	if t.ca == "" {
+		return t.base, nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	stamp := "missing"
+	if fi, err := os.Stat(t.ca); err == nil {
+		stamp = fmt.Sprint(fi.ModTime().UnixNano(), fi.Size())
+	}
+	if t.pool == nil || stamp != t.stamp && stamp != t.refused {
+		pool, err := readCA(t.ca)
+		switch {
+		case err == nil:
+			t.pool, t.stamp = pool, stamp
+		case t.pool == nil:
+			return nil, err
+		default:
+			t.refused = stamp
+			t.log.Warn("certificate authorities cannot be read again, the earlier ones stay", "file", t.ca, "error", err)
+		}
+	}
+	cfg := t.base.Clone()
+	cfg.RootCAs = t.pool
+	return cfg, nil
+}
+
+func readCA(file string) (*x509.CertPool, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read `ca`: %w", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(b) {
+		return nil, fmt.Errorf("`ca` %s holds no PEM certificate", file)
+	}
+	return pool, nil
+}

@@ -1,0 +1,144 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"sync/atomic"
+	"time"
+)
+
+const userAgent = "sluice"
+
+// Options describe one registry.
+type Options struct {
+	URL         string                 // http(s)://host[:port]; "embedded" (or empty) with Embedded
+	Credentials Mode                   // zero: Auto
+	Username    string                 // for Basic, and for Auto when the Docker configuration knows no better
+	Password    func() (string, error) // read each time; nil: none
+	CA          string                 // PEM file, trusted besides the system's authorities; read again when it changes
+	Hosts       []string               // other hosts that the registry may name: token realm, upload Location, plain-http redirect; "host" or "host:port"
+	Redirects   string                 // of blob reads: "pass" (zero) or "follow"
+	Logger      *slog.Logger           // nil: none
+	Embedded    http.Handler           // the registry is this handler, in this process
+	Transport   http.RoundTripper      // nil: one of our own; for tests
+}
+
+// Registry is one registry. It is safe for concurrent use; nothing limits how many requests are under way.
+type Registry struct {
+	base      *url.URL
+	hosts     []string
+	mode      Mode
+	follow    bool
+	log       *slog.Logger
+	transport http.RoundTripper
+	auth      *authorizer
+	server    io.Closer // the embedded one's
+	stop      context.CancelFunc
+
+	mutedUntil atomic.Int64 // unix nanoseconds: no Expect: 100-continue until then
+
+	// what tests replace
+	now           func() time.Time
+	sleep         func(ctx context.Context, d time.Duration) error
+	jitter        func() float64 // [0,1)
+	expectTimeout time.Duration
+	headerTimeout time.Duration
+}
+
+// New makes a Registry. It opens no connection and asks no credential helper.
+func New(o Options) (*Registry, error) {
+	r := &Registry{
+		hosts:         o.Hosts,
+		mode:          o.Credentials,
+		log:           o.Logger,
+		transport:     o.Transport,
+		now:           time.Now,
+		sleep:         sleep,
+		jitter:        rand.Float64,
+		expectTimeout: 2 * time.Second,
+		headerTimeout: 60 * time.Second,
+	}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	if r.mode == "" {
+		r.mode = Auto
+	}
+	switch o.Redirects {
+	case "", "pass":
+	case "follow":
+		r.follow = true
+	default:
+		return nil, fmt.Errorf("upstream redirects %q are unknown; use pass or follow", o.Redirects)
+	}
+	for _, h := range o.Hosts {
+		if err := checkHost(h); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if o.Embedded != nil {
+		if o.URL != "" && o.URL != "embedded" {
+			return nil, fmt.Errorf("upstream url %s: an embedded registry has none; use \"embedded\"", printable(o.URL))
+		}
+		r.base = &url.URL{Scheme: "http", Host: "embedded"}
+	} else if r.base, err = parseURL(o.URL); err != nil {
+		return nil, err
+	}
+	src, err := newSource(o, r.base.Host, r.log)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case r.transport != nil:
+	case o.Embedded != nil:
+		r.transport, r.server = embeddedTransport(o.Embedded, r.log)
+	default:
+		if r.transport, err = newTransport(o.CA, r.log); err != nil {
+			return nil, fmt.Errorf("upstream %s: %w", r.base.Host, err)
+		}
+	}
+	life, stop := context.WithCancel(context.Background())
+	r.stop = stop
+	r.auth = &authorizer{
+		host: r.base.Host, source: src, now: func() time.Time { return r.now() }, life: life,
+		fetch: r.fetchToken, realm: r.realm,
+		grants: map[string]*entry{}, wider: map[string][]string{},
+	}
+	return r, nil
+}
+
+// Passthrough is true when the client's own credentials go up.
+func (r *Registry) Passthrough() bool { return r.mode == Passthrough }
+
+// Host is the registry's host as it is connected to, for logs and messages.
+func (r *Registry) Host() string { return r.base.Host }
+
+// Close ends token fetches and idle connections, and the embedded registry's server. Requests that
+// are under way to a remote registry are left alone.
+func (r *Registry) Close() error {
+	r.stop()
+	if t, ok := r.transport.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
+	}
+	if r.server != nil {
+		return r.server.Close()
+	}
+	return nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
