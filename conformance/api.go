@@ -14,7 +14,7 @@ func apiCases() []testCase {
 		codes     = "API/Error Codes"
 	)
 	all := []testCase{
-		{support, "GET of |v2| is 200", Must, func(c *check) {
+		{support, "GET of its base is 200", Must, func(c *check) {
 			c.want(c.do(http.MethodGet, "/v2/", nil), http.StatusOK)
 		}},
 		{endpoints, "an upload session that never was is 404", Must, func(c *check) {

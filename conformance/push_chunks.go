@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"regexp"
 	"strconv"
+	"strings"
 )
 
 // minimum reads OCI-Chunk-Min-Length, the shortest chunk (but for the last) that the registry wants.
@@ -148,9 +149,10 @@ func chunkCases() []testCase {
 			c.wantBody(c.want(c.getBlob(u.repo, sha256Digest(two)), http.StatusOK), two)
 		}},
 	}
+	list := func(sizes []int) string { return strings.ReplaceAll(strings.Trim(fmt.Sprint(sizes), "[]"), " ", ", ") }
 	// short first chunks are what a proxy that looks at beginnings has to get right
 	for _, sizes := range [][]int{{1}, {1, 1, 1}, {10, 20}, {33, 33}, {63, 1}, {64, 64}, {1000, 1, 1000}, {100000, 100000}} {
-		all = append(all, testCase{section, fmt.Sprintf("chunks of %v bytes and the rest add up", sizes), Must, func(c *check) {
+		all = append(all, testCase{section, "chunks of " + list(sizes) + " bytes and the rest add up", Must, func(c *check) {
 			u := c.open(c.repo("a"))
 			total := 40
 			for _, s := range sizes {
@@ -162,7 +164,7 @@ func chunkCases() []testCase {
 			}
 			c.want(u.finish(sha256Digest(b), nil), http.StatusCreated)
 			c.wantBody(c.want(c.getBlob(u.repo, sha256Digest(b)), http.StatusOK), b)
-		}}, testCase{section, fmt.Sprintf("after chunks of %v bytes the rest may come with the PUT", sizes), Must, func(c *check) {
+		}}, testCase{section, "after chunks of " + list(sizes) + " bytes the rest may come with the PUT", Must, func(c *check) {
 			u := c.open(c.repo("a"))
 			total := 40
 			for _, s := range sizes {

@@ -150,20 +150,6 @@ func referrerCases() []testCase {
 			list, _ := c.referrers(c.repo("a"), one.Digest.String(), "")
 			c.wantReferrers(list, entry(d, note, nil))
 		}},
-		{section, "lists what several clients push at once", Must, func(c *check) {
-			subject := c.pushImage(c.repo("a"), nil).descriptor()
-			var documents []document
-			var want []v1.Descriptor
-			for range 8 {
-				d := c.image(c.repo("a"), func(m *v1.Manifest) { m.Subject, m.ArtifactType = &subject, note })
-				documents, want = append(documents, d), append(want, entry(d, note, nil))
-			}
-			c.atOnce(len(documents), func(i int) {
-				c.want(c.putManifest(c.repo("a"), documents[i].digest, documents[i]), http.StatusCreated)
-			})
-			list, _ := c.referrers(c.repo("a"), subject.Digest.String(), "")
-			c.wantReferrers(list, want...)
-		}},
 		{section, "pages, if there are, give every referrer once", Must, func(c *check) {
 			subject := c.pushImage(c.repo("a"), nil).descriptor()
 			var want []v1.Descriptor

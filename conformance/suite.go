@@ -66,16 +66,7 @@ func Run(t *testing.T, target Target) {
 		}
 	}
 	each(t, all, func(t *testing.T, tc testCase) {
-		reason, listed := target.Profile.reason(tc.path())
-		err := tc.try(t, target)
-		switch {
-		case listed && err == nil:
-			t.Errorf("passes, but the profile says that it cannot (%s): take it off the list", reason)
-		case listed:
-			t.Logf("known: %s (%v)", reason, err)
-		case err != nil:
-			t.Errorf("%s: %v", tc.level, err)
-		}
+		report(t, target.Profile.judge(Result{tc.path(), tc.level, tc.try(t, target)}))
 	})
 }
 
@@ -85,17 +76,50 @@ func Compare(t *testing.T, direct, via Target) (d, v []Result) {
 	each(t, cases(), func(t *testing.T, tc testCase) {
 		dr, vr := Result{tc.path(), tc.level, tc.try(t, direct)}, Result{tc.path(), tc.level, tc.try(t, via)}
 		d, v = append(d, dr), append(v, vr)
-		switch {
-		case dr.Err == nil && vr.Err != nil:
-			t.Errorf("%s: passes directly, fails through the proxy: %v", tc.level, vr.Err)
-		case dr.Err != nil && vr.Err == nil:
-			t.Logf("passes only through the proxy; directly: %v", dr.Err)
-		case dr.Err != nil:
-			t.Logf("fails both ways; directly: %v; through the proxy: %v", dr.Err, vr.Err)
-		}
+		report(t, judgeBoth(dr, vr))
 	})
 	t.Logf("directly %s; through the proxy %s", tally(d), tally(v))
 	return d, v
+}
+
+// verdict is what a result means; text is empty when there is nothing to say.
+type verdict struct {
+	bad  bool
+	text string
+}
+
+func report(t *testing.T, v verdict) {
+	switch {
+	case v.bad:
+		t.Error(v.text)
+	case v.text != "":
+		t.Log(v.text)
+	}
+}
+
+func (p Profile) judge(r Result) verdict {
+	reason, listed := p.reason(r.Path)
+	switch {
+	case listed && r.Err == nil:
+		return verdict{true, fmt.Sprintf("passes, but the profile says that it cannot (%s): take it off the list", reason)}
+	case listed:
+		return verdict{false, fmt.Sprintf("known: %s (%v)", reason, r.Err)}
+	case r.Err != nil:
+		return verdict{true, fmt.Sprintf("%s: %v", r.Level, r.Err)}
+	}
+	return verdict{}
+}
+
+func judgeBoth(direct, via Result) verdict {
+	switch {
+	case direct.Err == nil && via.Err != nil:
+		return verdict{true, fmt.Sprintf("%s: passes directly, fails through the proxy: %v", via.Level, via.Err)}
+	case direct.Err != nil && via.Err == nil:
+		return verdict{false, fmt.Sprintf("passes only through the proxy; directly: %v", direct.Err)}
+	case direct.Err != nil:
+		return verdict{false, fmt.Sprintf("fails both ways; directly: %v; through the proxy: %v", direct.Err, via.Err)}
+	}
+	return verdict{}
 }
 
 func tally(rs []Result) string {
