@@ -2,7 +2,191 @@
 
 package e2e
 
-type engine struct{}
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
 
-func (b *workbench) startClassicEngine() (*engine, error) { return nil, nil }
-func (b *workbench) startModernEngine() (*engine, error)  { return nil, nil }
+// An engine is a running Docker daemon with its client.
+type engine struct {
+	host       string // DOCKER_HOST
+	docker     string
+	containerd string // its containerd's socket
+}
+
+func (e *engine) run(t testing.TB, args ...string) string {
+	t.Helper()
+	return run(t, append([]string{e.docker, "--host", e.host}, args...)...)
+}
+
+// Debian's Docker 20.10 keeps images in its own store and pushes schema 2, one platform at a time.
+func (b *workbench) startClassicEngine() (*engine, error) {
+	return b.startEngine("classic", "classic-dockerd", "classic-docker", nil)
+}
+
+// The modern engine keeps images in containerd, as it does by default since 29, and pushes whole indexes.
+func (b *workbench) startModernEngine() (*engine, error) {
+	ctr, err := b.need("ctr")
+	if err != nil {
+		return nil, err
+	}
+	// dockerd starts the containerd that it finds first.
+	return b.startEngine("modern", "modern-dockerd", "docker", []string{"PATH=" + filepath.Dir(ctr) + ":" + os.Getenv("PATH")})
+}
+
+func (b *workbench) startEngine(name, daemonTool, clientTool string, env []string) (*engine, error) {
+	if err := needRoot(); err != nil {
+		return nil, err
+	}
+	dockerd, err := b.need(daemonTool)
+	if err != nil {
+		return nil, err
+	}
+	docker, err := b.need(clientTool)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := b.need("runc"); err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(b.dir, name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	config := filepath.Join(dir, "daemon.json") // an empty one, so that /etc/docker is not read
+	if err := os.WriteFile(config, []byte("{}"), 0o644); err != nil {
+		return nil, err
+	}
+	e := &engine{
+		host: "unix://" + filepath.Join(dir, "sock"), docker: docker,
+		containerd: filepath.Join(dir, "exec", "containerd", "containerd.sock"),
+	}
+	_, err = b.start(daemon{
+		name: "dockerd-" + name, env: env, privateMounts: true,
+		// No container runs here, so the machine's network is left alone.
+		argv: []string{
+			dockerd, "--config-file", config, "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
+			"--pidfile", filepath.Join(dir, "pid"), "--host", e.host, "--iptables=false", "--ip6tables=false", "--bridge=none",
+		},
+		ready: commandReady(docker, "--host", e.host, "info"),
+	})
+	return e, err
+}
+
+func TestModernDockerPushesAndPulls(t *testing.T) {
+	buildx := tool(t, "buildx")
+	for _, view := range []string{"upstream", "original"} {
+		t.Run(view, func(t *testing.T) {
+			e, w, dir := shared(t, bench.modern), newWorld(t, "view: "+view), newApplication(t, 20)
+			build := func(ref string, args ...string) {
+				argv := []string{buildx, "build", "--builder", "default", "--platform", bothPlatforms, "--build-arg", "SOURCE_DATE_EPOCH=1700000000"}
+				runIn(t, "", []string{"DOCKER_HOST=" + e.host}, append(append(argv, args...), dir)...)
+			}
+			through, reference := w.via+"/app:1", w.direct+"/reference:1"
+			build(through, "--provenance=mode=max", "--output", "type=image,name="+through)
+			build(reference, "--provenance=false", "--output", "type=image,oci-mediatypes=true,name="+reference)
+			original := strings.TrimSpace(e.run(t, "image", "inspect", "--format", "{{.Id}}", through))
+			clean := strings.TrimSpace(e.run(t, "image", "inspect", "--format", "{{.Id}}", reference))
+			if original == clean {
+				t.Fatal("the engine made no attestations, so this shows nothing")
+			}
+			e.run(t, "push", reference)
+			for range 2 {
+				e.run(t, "push", through)
+				w.same(t, "app", "reference")
+				assertView(t, w, view, "app", "1", original)
+			}
+
+			for _, ref := range []string{through, w.via + "/app@" + original} {
+				e.run(t, "image", "rm", "--force", through)
+				e.run(t, "pull", ref)
+			}
+			if w.through() {
+				e.run(t, "pull", w.direct+"/app:1")
+			}
+			e.run(t, "image", "prune", "--all", "--force")
+		})
+	}
+}
+
+// `docker buildx build --push` with the engine's own builder.
+func TestModernDockerBuildsAndPushesInOneGo(t *testing.T) {
+	buildx, e, w, dir := tool(t, "buildx"), shared(t, bench.modern), newWorld(t), newApplication(t, 21)
+	for _, args := range [][]string{
+		push(w.via + "/app:1"), withoutAttestations(w.direct + "/reference:1"),
+	} {
+		argv := []string{buildx, "build", "--builder", "default", "--build-arg", "SOURCE_DATE_EPOCH=1700000000"}
+		runIn(t, "", []string{"DOCKER_HOST=" + e.host}, append(append(argv, args...), dir)...)
+	}
+	w.same(t, "app", "reference")
+}
+
+func TestClassicDockerPushesAndPulls(t *testing.T) {
+	for _, view := range []string{"upstream", "original"} {
+		t.Run(view, func(t *testing.T) {
+			e, w, dir := shared(t, bench.classic), newWorld(t, "view: "+view), newApplication(t, 22)
+			through, reference := w.via+"/app:1", w.direct+"/reference:1"
+			runIn(t, "", []string{"DOCKER_BUILDKIT=0"}, e.docker, "--host", e.host, "build", "--build-arg", "TARGETARCH=amd64", "--tag", through, dir)
+			e.run(t, "tag", through, reference)
+			id := e.run(t, "image", "inspect", "--format", "{{.Id}}", through)
+			e.run(t, "push", reference)
+			for range 2 {
+				e.run(t, "push", through)
+				w.same(t, "app", "reference")
+			}
+			e.run(t, "image", "rm", "--force", through, reference)
+			e.run(t, "pull", through)
+			if got := e.run(t, "image", "inspect", "--format", "{{.Id}}", through); got != id {
+				t.Errorf("pulled %s, pushed %s", got, id)
+			}
+		})
+	}
+}
+
+// An engine that knows nothing of attestations pulls what BuildKit pushed, by tag and by the original's digest.
+func TestClassicDockerPullsWhatBuildKitPushed(t *testing.T) {
+	for _, view := range []string{"upstream", "original"} {
+		for _, form := range forms {
+			t.Run(view+" "+form.name, func(t *testing.T) {
+				e, w, k := shared(t, bench.classic), newWorld(t, "view: "+view), needBuilder(t, form.builder)
+				for i, platforms := range []string{"linux/amd64", bothPlatforms} {
+					repository := []string{"one", "two"}[i]
+					digest := k.mustBuild(t, newApplication(t, uint64(23+i)), platforms, push(w.via+"/"+repository+":1")...)
+					e.run(t, "pull", w.via+"/"+repository+":1")
+					e.run(t, "pull", w.via+"/"+repository+"@"+digest)
+					e.run(t, "pull", w.direct+"/"+repository+":1")
+				}
+			})
+		}
+	}
+}
+
+func TestContainerdPushesAndPulls(t *testing.T) {
+	m, ctr := needImages(t), tool(t, "ctr")
+	for _, view := range []string{"upstream", "original"} {
+		for _, form := range forms {
+			t.Run(view+" "+form.name, func(t *testing.T) {
+				e, w := shared(t, bench.modern), newWorld(t, "view: "+view)
+				run := func(args ...string) {
+					t.Helper()
+					run(t, append([]string{ctr, "--address", e.containerd, "--namespace", "e2e", "images"}, args...)...)
+				}
+				through, reference := w.via+"/app:1", w.direct+"/reference:1"
+				for _, copied := range [][2]string{{m.attested[form.name], through}, {m.clean[form.name], reference}} {
+					run("pull", "--plain-http", "--all-platforms", "--local", copied[0])
+					run("push", "--plain-http", copied[1], copied[0])
+				}
+				run("push", "--plain-http", through, m.attested[form.name])
+				w.same(t, "app", "reference")
+				original := get(t, m.host, "attested", form.name).Digest
+				assertView(t, w, view, "app", "1", original)
+				for _, ref := range []string{through, w.via + "/app@" + original, w.direct + "/app:1"} {
+					run("pull", "--plain-http", ref)
+					run("rm", "--sync", ref)
+				}
+			})
+		}
+	}
+}
