@@ -59,8 +59,8 @@ func pushBlobCases() []testCase {
 			c.want(c.do(http.MethodPut, withQuery(location, "digest", sha256Digest(b)), b, octets, withHeader("Expect", "100-continue")), http.StatusCreated)
 			c.wantBody(c.want(c.getBlob(c.repo("a"), sha256Digest(b)), http.StatusOK), b)
 		}},
-		{post, "a blob of 8 MiB goes in one PUT", Must, func(c *check) {
-			b := c.random(8 << 20)
+		{post, "a blob of 2 MiB goes in one PUT", Must, func(c *check) {
+			b := c.random(2 << 20)
 			d := c.pushBlob(c.repo("a"), b).Digest.String()
 			c.wantBody(c.want(c.getBlob(c.repo("a"), d), http.StatusOK), b)
 		}},

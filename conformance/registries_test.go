@@ -12,7 +12,7 @@ import (
 
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry/handlers"
-	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // named in the configuration below
+	_ "github.com/distribution/distribution/v3/registry/storage/driver/inmemory" // named in the configuration below
 	"github.com/olareg/olareg"
 	"github.com/olareg/olareg/config"
 	"github.com/sirupsen/logrus"
@@ -78,7 +78,7 @@ func distributionTarget(t *testing.T) Target {
 	c.Version = "0.1"
 	c.Log.Level = "panic"
 	c.Log.AccessLog.Disabled = true
-	c.Storage = configuration.Storage{"filesystem": {"rootdirectory": t.TempDir()}, "delete": {"enabled": true}}
+	c.Storage = configuration.Storage{"inmemory": {}, "delete": {"enabled": true}}
 	c.HTTP.Secret = "the same for all sessions of this test"
 	logrus.SetOutput(io.Discard)
 	app := handlers.NewApp(context.Background(), &c)
