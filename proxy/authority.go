@@ -1,0 +1,306 @@
+package proxy
+
+import (
+	"context"
+	"crypto/sha256"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"sluice/proxy/session"
+	"sluice/proxy/upstream"
+)
+
+const (
+	// proofTTL is how long an upstream's agreement counts for the same credentials, repository and action.
+	proofTTL = time.Minute
+	// maxProofs bounds the memory of a hint; beyond it the oldest knowledge goes and is asked for again.
+	maxProofs = 4096
+)
+
+// authority remembers what upstream let whom do, and keeps upload sessions that upstream opened to
+// prove it until a layer can use them.
+//
+// Both are hints of this process: another replica asks upstream again (I10). A proof is only ever
+// made by a 2xx or 3xx of upstream to these very credentials: a 404 proves nothing (I9).
+type authority struct {
+	now    func() time.Time
+	flight singleflight.Group
+
+	mu     sync.Mutex
+	proofs map[proofKey]time.Time
+	spare  map[proofKey][]spareSession
+	seen   map[proofKey]string // a blob these credentials put there: something that a read can be tried on
+}
+
+type proofKey struct {
+	credentials [sha256.Size]byte
+	repo        string
+	push        bool
+}
+
+type spareSession struct {
+	location string
+	opened   time.Time
+}
+
+func newAuthority(now func() time.Time) *authority {
+	return &authority{now: now, proofs: map[proofKey]time.Time{}, spare: map[proofKey][]spareSession{}, seen: map[proofKey]string{}}
+}
+
+func (ex *exchange) proofKey(push bool) proofKey {
+	return proofKey{credentials: sha256.Sum256([]byte(ex.auth)), repo: ex.repo, push: push}
+}
+
+// learn takes the proof out of an upstream answer, if there is one in it.
+func (a *authority) learn(ex *exchange, q upstream.Request, status int) {
+	if status < 200 || status >= 400 || q.Repository != ex.upRepo {
+		return
+	}
+	switch {
+	case q.Method == http.MethodGet || q.Method == http.MethodHead:
+		a.prove(ex.proofKey(false))
+	case q.Method == http.MethodPost && q.Mount == "":
+		a.prove(ex.proofKey(true))
+	case q.Method == http.MethodPut && q.Path != "" && strings.HasPrefix(q.Path, "manifests/"):
+		a.prove(ex.proofKey(true))
+	}
+}
+
+func (a *authority) prove(k proofKey) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.proofs) >= maxProofs {
+		for old, t := range a.proofs {
+			if a.now().Sub(t) > proofTTL/2 {
+				delete(a.proofs, old)
+			}
+		}
+		if len(a.proofs) >= maxProofs {
+			clear(a.proofs)
+		}
+	}
+	a.proofs[k] = a.now()
+}
+
+func (a *authority) proven(k proofKey) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t, ok := a.proofs[k]
+	return ok && a.now().Sub(t) < proofTTL
+}
+
+// uploaded remembers a blob that upstream took from these credentials.
+func (a *authority) uploaded(ex *exchange, digest string) {
+	if ex.auth == "" {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.seen) >= maxProofs {
+		clear(a.seen)
+	}
+	a.seen[ex.proofKey(true)] = digest
+}
+
+// errNoAuthority says that upstream did not agree, without saying what is held here.
+type noAuthority struct{ resp *http.Response }
+
+func (n *noAuthority) Error() string { return "upstream does not let these credentials do that" }
+
+// mayRead makes sure that a local answer tells this client nothing that upstream would not (I9).
+// It is a no-op where Sluice itself decides who may do what.
+func (ex *exchange) mayRead() error {
+	if !ex.up.Passthrough() || ex.p.authority.proven(ex.proofKey(false)) {
+		return nil
+	}
+	// Renewing authority: a read that succeeds if and only if the repository may be read.
+	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: "tags/list", Query: url.Values{"n": {"1"}}})
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusNotFound || ex.p.authority.lastUpload(ex) == "" {
+		return ex.authorityFrom(resp)
+	}
+	discard(resp)
+	// A repository with blobs and no manifest yet has no tags to list (distribution: NAME_UNKNOWN).
+	resp, err = ex.do(upstream.Request{Method: http.MethodHead, Path: blobPath(ex.p.authority.lastUpload(ex))})
+	if err != nil {
+		return err
+	}
+	return ex.authorityFrom(resp)
+}
+
+func (a *authority) lastUpload(ex *exchange) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.seen[ex.proofKey(true)]
+}
+
+// authorityFrom is nil for a yes, upstream's own words for a refusal, and a noAuthority for an
+// answer that proves nothing.
+func (ex *exchange) authorityFrom(resp *http.Response) error {
+	switch {
+	case resp.StatusCode >= 200 && resp.StatusCode < 400:
+		discard(resp)
+		return nil
+	case resp.StatusCode == http.StatusNotFound:
+		return &noAuthority{resp}
+	}
+	return &passed{resp}
+}
+
+// mayWrite proves that these credentials may push here, by an upload session that upstream opens
+// for them. It runs for every way of logging in, since that first POST is also what makes 401, 403
+// and NAME_UNKNOWN come out at once and exactly; those who come meanwhile wait for its answer.
+func (ex *exchange) mayWrite() error {
+	k := ex.proofKey(true)
+	a := ex.p.authority
+	if a.proven(k) {
+		return nil
+	}
+	ch := a.flight.DoChan(string(k.credentials[:])+ex.repo, func() (any, error) {
+		if a.proven(k) {
+			return nil, nil
+		}
+		// Not this client's context: others wait for the same answer.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ex.ctx()), 30*time.Second)
+		defer cancel()
+		resp, err := ex.doContext(ctx, upstream.Request{Method: http.MethodPost, Path: "blobs/uploads/", Push: true})
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode != http.StatusAccepted {
+			return keepAnswer(resp), nil
+		}
+		defer discard(resp)
+		location, err := ex.up.Location(resp)
+		if err != nil {
+			return nil, refuse(http.StatusBadGateway, codeUnavailable, "upstream's upload session for repository %s cannot be used: %v", ex.repo, err)
+		}
+		a.offer(k, location)
+		return nil, nil
+	})
+	select {
+	case <-ex.ctx().Done():
+		return ex.ctx().Err()
+	case r := <-ch:
+		if r.Err != nil {
+			return r.Err
+		}
+		if kept, ok := r.Val.(*keptAnswer); ok {
+			return &passed{kept.response()}
+		}
+		return nil
+	}
+}
+
+// offer puts an upload session where the next layer finds it. It is in this process only, and
+// handed out once: two uploads into one session would spoil both.
+func (a *authority) offer(k proofKey, location string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.spare[k] = append(a.spare[k], spareSession{location, a.now()})
+}
+
+// take hands out a session that upstream opened less than a minute ago, or "".
+func (a *authority) take(k proofKey) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for len(a.spare[k]) > 0 {
+		s := a.spare[k][0]
+		if len(a.spare[k]) == 1 {
+			delete(a.spare, k)
+		} else {
+			a.spare[k] = a.spare[k][1:]
+		}
+		if a.now().Sub(s.opened) < proofTTL {
+			return s.location
+		}
+	}
+	return ""
+}
+
+// openFor gives an upload its upstream session, unless a refused mount has opened one for it.
+func (ex *exchange) openFor(st *session.State) (err error) {
+	if st.Location == "" {
+		st.Location, err = ex.openSession()
+	}
+	return err
+}
+
+// abandon cancels the session that a refused mount opened for a blob that is held instead. Nobody
+// waits for the answer: an upstream that keeps the session purges it some day.
+func (ex *exchange) abandon(st *session.State) {
+	if st.Location == "" {
+		return
+	}
+	location, log := st.Location, ex.log
+	st.Location = ""
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ex.ctx()), 10*time.Second)
+	ex.p.background.Go(func() {
+		defer cancel()
+		resp, err := ex.up.Do(ctx, upstream.Request{Method: http.MethodDelete, Repository: ex.upRepo, Location: location, Push: true, Authorization: ex.auth})
+		if err != nil {
+			log.Debug("upstream session was not cancelled", "reason", err)
+			return
+		}
+		discard(resp)
+	})
+}
+
+// openSession is an upload session for bytes that go upstream.
+func (ex *exchange) openSession() (string, error) {
+	if location := ex.p.authority.take(ex.proofKey(true)); location != "" {
+		return location, nil
+	}
+	resp, err := ex.do(upstream.Request{Method: http.MethodPost, Path: "blobs/uploads/", Push: true})
+	if err != nil {
+		return "", err
+	}
+	if resp.StatusCode != http.StatusAccepted {
+		return "", &passed{resp}
+	}
+	defer discard(resp)
+	location, err := ex.up.Location(resp)
+	if err != nil {
+		return "", refuse(http.StatusBadGateway, codeUnavailable, "upstream's upload session for repository %s cannot be used: %v", ex.repo, err)
+	}
+	return location, nil
+}
+
+// expire forgets sessions that nobody took. Upstream purges them by itself; whoever holds the
+// credentials to cancel them has long gone.
+func (a *authority) expire() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for k, list := range a.spare {
+		if len(list) > 0 && a.now().Sub(list[len(list)-1].opened) >= proofTTL {
+			delete(a.spare, k)
+		}
+	}
+	for k, t := range a.proofs {
+		if a.now().Sub(t) >= proofTTL {
+			delete(a.proofs, k)
+		}
+	}
+}
+
+// A keptAnswer is a small upstream answer that several clients get.
+type keptAnswer struct {
+	status int
+	header http.Header
+	body   []byte
+	req    *http.Request
+}
+
+func keepAnswer(resp *http.Response) *keptAnswer {
+	defer discard(resp)
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	return &keptAnswer{resp.StatusCode, resp.Header.Clone(), body, resp.Request}
+}

@@ -1,0 +1,289 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"sluice/filters"
+	"sluice/proxy/attest"
+	"sluice/proxy/quarantine"
+	"sluice/proxy/upstream"
+)
+
+// The empty JSON document of OCI artifacts (image-spec, "Guidance for an Empty Descriptor"). It
+// waits in quarantine like a statement, since most of them are the config of an attestation, and
+// can be sent upstream even when the copy that waits has been swept.
+const (
+	emptyDigest = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+	emptyBlob   = "{}"
+)
+
+// headBlob answers whether a blob is there: upstream first, then what Sluice holds.
+func (ex *exchange) headBlob() error {
+	digest := mux.Vars(ex.r)["digest"]
+	if f := checkDigest(ex.repo, digest); f != nil {
+		return f
+	}
+	if ex.action() != filters.Forward && asksForStatement(ex.r) {
+		return ex.headStatement(digest)
+	}
+	return ex.blob(digest, http.MethodHead)
+}
+
+// getBlob streams a blob from upstream, or from what Sluice holds.
+func (ex *exchange) getBlob() error {
+	digest := mux.Vars(ex.r)["digest"]
+	if f := checkDigest(ex.repo, digest); f != nil {
+		return f
+	}
+	return ex.blob(digest, http.MethodGet)
+}
+
+func (ex *exchange) blob(digest, method string) error {
+	resp, err := ex.do(upstream.Request{
+		Method: method, Path: blobPath(digest), Follow: ex.p.follow(ex.repo),
+		Header: pick(ex.r.Header, "Accept", "Range", "If-Range", "If-None-Match", "If-Modified-Since"),
+	})
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusNotFound {
+		ex.passResponse(resp)
+		return nil
+	}
+	if held, err := ex.heldBlob(digest); err != nil {
+		discard(resp)
+		return err
+	} else if held != nil {
+		defer held.Close()
+		discard(resp)
+		return ex.serveHeld(digest, held)
+	}
+	ex.passResponse(resp)
+	return nil
+}
+
+// asksForStatement recognises BuildKit and containerd, which name a blob's media type when they
+// look whether it is there (containerd core/remotes/docker/pusher.go): the only hint in the whole
+// upload that its bytes are an attestation.
+func asksForStatement(r *http.Request) bool {
+	for _, v := range r.Header.Values("Accept") {
+		if strings.Contains(v, "application/vnd.in-toto") {
+			return true
+		}
+	}
+	return false
+}
+
+// headStatement looks only here. A statement that upstream has does not help: a 404 makes the
+// client send it, so that it can be kept. Under passthrough upstream is asked all the same when
+// these credentials have not been seen lately, since this may be the request that asks for a challenge.
+func (ex *exchange) headStatement(digest string) error {
+	if ex.up.Passthrough() && !ex.p.authority.proven(ex.proofKey(false)) && !ex.p.authority.proven(ex.proofKey(true)) {
+		resp, err := ex.do(upstream.Request{Method: http.MethodHead, Path: blobPath(digest)})
+		if err != nil {
+			return err
+		}
+		if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden || resp.StatusCode >= 500 {
+			return &passed{resp}
+		}
+		discard(resp)
+	}
+	held, err := ex.heldBlob(digest)
+	if err != nil {
+		return err
+	}
+	if held == nil {
+		return refuse(http.StatusNotFound, codeBlobUnknown, "statement %s of repository %s is not held here yet", digest, ex.repo)
+	}
+	defer held.Close()
+	return ex.serveHeld(digest, held)
+}
+
+// A held is a blob that Sluice has and upstream lacks.
+type held struct {
+	size int64
+	open func(ctx context.Context, offset int64) (io.ReadCloser, error)
+	rc   io.ReadCloser
+	ctx  context.Context
+	pos  int64
+}
+
+// heldBlob finds a blob in quarantine or among what is stored, for whoever may read it. nil is
+// "not here", also for who may not know.
+func (ex *exchange) heldBlob(digest string) (*held, error) {
+	if ex.action() == filters.Forward && ex.rule.Attestations == filters.Forward {
+		return nil, nil
+	}
+	h, err := ex.findBlob(digest)
+	if err != nil {
+		// Pushes without attestations go on when storage is down: "not here" makes the client send it.
+		ex.p.storageTrouble(ex.log, "look up blob "+digest, err)
+		return nil, nil
+	}
+	if h == nil {
+		return nil, nil
+	}
+	if err := ex.mayRead(); err != nil {
+		var no *noAuthority
+		if errors.As(err, &no) {
+			discard(no.resp)
+			return nil, nil
+		}
+		return nil, err
+	}
+	return h, nil
+}
+
+// findBlob finds a blob whoever asks. Nothing of it may reach a client without mayRead.
+func (ex *exchange) findBlob(digest string) (*held, error) {
+	ctx, q, a := ex.ctx(), ex.p.quarantine, ex.p.attest
+	size, err := q.StatBlob(ctx, ex.repo, digest)
+	if err == nil {
+		return &held{ctx: ctx, size: size, open: func(ctx context.Context, off int64) (io.ReadCloser, error) {
+			rc, _, err := q.OpenBlob(ctx, ex.repo, digest, off)
+			return rc, err
+		}}, nil
+	}
+	if !errors.Is(err, quarantine.ErrNotFound) {
+		return nil, err
+	}
+	size, err = a.StatBlob(ctx, ex.repo, digest)
+	if errors.Is(err, attest.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &held{ctx: ctx, size: size, open: func(ctx context.Context, off int64) (io.ReadCloser, error) {
+		rc, _, err := a.OpenBlob(ctx, ex.repo, digest, off)
+		return rc, err
+	}}, nil
+}
+
+// serveHeld answers with bytes of our own, ranges included.
+func (ex *exchange) serveHeld(digest string, h *held) error {
+	hd := ex.w.Header()
+	hd.Set("Content-Type", "application/octet-stream")
+	hd.Set("Docker-Content-Digest", digest)
+	hd.Set("Etag", strconv.Quote(digest))
+	ex.answers = true
+	http.ServeContent(ex.w, ex.r, "", time.Time{}, h)
+	return nil
+}
+
+// Read and Seek make a held blob what http.ServeContent wants, opened only where it is read.
+func (h *held) Read(b []byte) (int, error) {
+	if h.pos >= h.size {
+		return 0, io.EOF
+	}
+	if h.rc == nil {
+		rc, err := h.open(h.ctx, h.pos)
+		if err != nil {
+			return 0, err
+		}
+		h.rc = rc
+	}
+	n, err := h.rc.Read(b)
+	h.pos += int64(n)
+	return n, err
+}
+
+func (h *held) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += h.pos
+	case io.SeekEnd:
+		offset += h.size
+	}
+	if offset < 0 {
+		return 0, errors.New("seek before the start of a blob")
+	}
+	if offset != h.pos {
+		_ = h.Close()
+		h.pos = offset
+	}
+	return offset, nil
+}
+
+func (h *held) Close() error {
+	if h.rc == nil {
+		return nil
+	}
+	err := h.rc.Close()
+	h.rc = nil
+	return err
+}
+
+// bytes reads a small held blob whole.
+func (h *held) bytes(limit int64) ([]byte, error) {
+	defer h.Close()
+	if h.size > limit {
+		return nil, errors.New("blob is larger than " + strconv.FormatInt(limit, 10) + " bytes")
+	}
+	return io.ReadAll(io.LimitReader(h, limit))
+}
+
+// deleteBlob deletes upstream's blob, and what is held under the same digest: after a delete
+// nothing may answer any more ("Deleting Blobs"). What `store` keeps goes with its manifest.
+func (ex *exchange) deleteBlob() error {
+	digest := mux.Vars(ex.r)["digest"]
+	if f := checkDigest(ex.repo, digest); f != nil {
+		return f
+	}
+	resp, err := ex.do(upstream.Request{Method: http.MethodDelete, Path: blobPath(digest), Push: true})
+	if err != nil {
+		return err
+	}
+	if !ex.peeks() || (resp.StatusCode >= 300 && resp.StatusCode != http.StatusNotFound) {
+		ex.passResponse(resp)
+		return nil
+	}
+	if _, err := ex.p.quarantine.StatBlob(ex.ctx(), ex.repo, digest); err != nil {
+		ex.passResponse(resp) // nothing held, or storage that cannot tell
+		return nil
+	}
+	if resp.StatusCode == http.StatusNotFound && ex.up.Passthrough() {
+		if err := ex.mayWrite(); err != nil {
+			discard(resp)
+			return err
+		}
+	}
+	discard(resp)
+	if err := ex.p.quarantine.DeleteBlob(ex.ctx(), ex.repo, digest); err != nil {
+		return transient(err, "blob %s of repository %s could not be deleted: the storage of sluice failed, see its log; try again", digest, ex.repo)
+	}
+	ex.w.Header().Set("Content-Length", "0")
+	ex.answers = true
+	ex.w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+// pass sends a request upstream and its answer back.
+func (ex *exchange) pass(q upstream.Request) error {
+	resp, err := ex.do(q)
+	if err != nil {
+		return err
+	}
+	ex.passResponse(resp)
+	return nil
+}
+
+// pick copies the named headers with all their lines: Docker 20.10, skopeo, podman and regctl send
+// several Accept lines.
+func pick(from http.Header, names ...string) http.Header {
+	h := http.Header{}
+	for _, n := range names {
+		if v := from.Values(n); len(v) > 0 {
+			h[http.CanonicalHeaderKey(n)] = v
+		}
+	}
+	return h
+}

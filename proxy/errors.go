@@ -1,0 +1,133 @@
+package proxy
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/distribution/distribution/v3/registry/api/errcode"
+)
+
+// Codes of the distribution spec that distribution's errcode does not export as a value with the
+// status that is wanted here.
+const (
+	codeBlobUnknown         = "BLOB_UNKNOWN"
+	codeBlobUploadInvalid   = "BLOB_UPLOAD_INVALID"
+	codeBlobUploadUnknown   = "BLOB_UPLOAD_UNKNOWN"
+	codeDenied              = "DENIED"
+	codeDigestInvalid       = "DIGEST_INVALID"
+	codeManifestBlobUnknown = "MANIFEST_BLOB_UNKNOWN"
+	codeManifestInvalid     = "MANIFEST_INVALID"
+	codeManifestUnknown     = "MANIFEST_UNKNOWN"
+	codeNameInvalid         = "NAME_INVALID"
+	codeNameUnknown         = "NAME_UNKNOWN"
+	codeSizeInvalid         = "SIZE_INVALID"
+	codeTooManyRequests     = "TOOMANYREQUESTS"
+	codeUnauthorized        = "UNAUTHORIZED"
+	codeUnavailable         = "UNAVAILABLE"
+	codeUnsupported         = "UNSUPPORTED"
+)
+
+// A Failure is an answer that refuses a request in the words of the distribution spec.
+// The message is for whoever reads the client's output: what failed, for which repository and
+// digest, and what to do.
+type Failure struct {
+	Status  int
+	Code    string
+	Message string
+	Header  http.Header
+	cause   error
+}
+
+func (f *Failure) Error() string {
+	if f.cause != nil {
+		return fmt.Sprintf("%s: %s: %v", f.Code, f.Message, f.cause)
+	}
+	return f.Code + ": " + f.Message
+}
+
+func (f *Failure) Unwrap() error { return f.cause }
+
+func refuse(status int, code, format string, args ...any) *Failure {
+	return &Failure{Status: status, Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// because keeps the cause for the log; the client sees only the message.
+func (f *Failure) because(err error) *Failure {
+	f.cause = err
+	return f
+}
+
+func (f *Failure) with(key, value string) *Failure {
+	if f.Header == nil {
+		f.Header = http.Header{}
+	}
+	f.Header.Set(key, value)
+	return f
+}
+
+// transient is trouble of Sluice's own that may pass. It is 429 and not 503, since nearly every
+// client retries the one and hardly any the other (BuildKit, containerd, crane, regctl, oras).
+func transient(err error, format string, args ...any) *Failure {
+	return refuse(http.StatusTooManyRequests, codeTooManyRequests, format, args...).because(err).with("Retry-After", "2")
+}
+
+// passed is upstream's own answer on its way to the client.
+type passed struct{ resp *http.Response }
+
+func (p *passed) Error() string {
+	return fmt.Sprintf("upstream answered %s to %s %s", p.resp.Status, p.resp.Request.Method, p.resp.Request.URL.Path)
+}
+
+// writeFailure sends the error body of the distribution spec ("Error Codes").
+func writeFailure(w http.ResponseWriter, f *Failure) {
+	for k, v := range f.Header {
+		w.Header()[k] = v
+	}
+	body, err := json.Marshal(errcode.Errors{errcode.Error{Code: errorCode(f.Code), Message: f.Message}})
+	if err != nil { // cannot happen: strings only
+		body = []byte(`{"errors":[{"code":"UNKNOWN","message":"internal error"}]}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(f.Status)
+	_, _ = w.Write(body) // a client that is gone cannot be told
+}
+
+// errorCode finds distribution's registered code for its spec text.
+func errorCode(text string) errcode.ErrorCode {
+	for _, d := range errcode.GetErrorAllDescriptors() {
+		if d.Value == text {
+			return d.Code
+		}
+	}
+	return errcode.ErrorCodeUnknown
+}
+
+// How much of a body is still read after an early answer, and for how long. Go closes a connection
+// whose request was not read to its end, and the client then prints "broken pipe" instead of the
+// reason.
+const (
+	drainBytes = 16 << 20
+	drainTime  = 5 * time.Second
+)
+
+// drain reads what a client still sends after it was answered, within bounds.
+func drain(w http.ResponseWriter, r *http.Request) {
+	if r.Body == nil || r.Body == http.NoBody {
+		return
+	}
+	rc := http.NewResponseController(w)
+	_ = rc.Flush()
+	if rc.SetReadDeadline(time.Now().Add(drainTime)) != nil {
+		return
+	}
+	n, err := io.CopyN(io.Discard, r.Body, drainBytes)
+	if errors.Is(err, io.EOF) && n < drainBytes {
+		_ = rc.SetReadDeadline(time.Time{}) // whole request read: the connection stays usable
+	}
+}

@@ -1,0 +1,126 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/distribution/reference"
+
+	"sluice/filters"
+	"sluice/filters/ocidoc"
+	"sluice/proxy/access"
+	"sluice/proxy/config"
+	"sluice/proxy/upstream"
+)
+
+// An exchange is one request of one client about one repository, and what is known about it.
+type exchange struct {
+	p       *Proxy
+	w       http.ResponseWriter
+	r       *http.Request
+	repo    string             // as the client names it, with the upstream's prefix
+	up      *upstream.Registry // who holds it
+	upRepo  string             // as the upstream names it
+	rule    config.RuleSettings
+	id      access.Identity
+	auth    string // the client's Authorization, for credentials: passthrough
+	log     *slog.Logger
+	answers bool // something was written to the client
+
+	tags     url.Values // of a push by digest that names tags too
+	stale    bool       // the upload URL is not that of the last answer
+	standIns bool       // children that storage does not give back are taken for what their entries say
+}
+
+func (ex *exchange) ctx() context.Context { return ex.r.Context() }
+
+// action is what becomes of attestations in this repository. A dry run forwards everything.
+func (ex *exchange) action() filters.Action {
+	if ex.p.cfg.DryRun {
+		return filters.Forward
+	}
+	return ex.rule.Attestations
+}
+
+func (ex *exchange) policy() filters.Policy {
+	return filters.Policy{Attestations: ex.rule.Attestations, Unwrap: ex.rule.Unwrap}
+}
+
+// do sends one request upstream for this repository with this client's authority, and remembers
+// what its success proves (I9).
+func (ex *exchange) do(q upstream.Request) (*http.Response, error) {
+	return ex.doContext(ex.ctx(), q)
+}
+
+func (ex *exchange) doContext(ctx context.Context, q upstream.Request) (*http.Response, error) {
+	if q.Repository == "" {
+		q.Repository = ex.upRepo
+	}
+	q.Authorization = ex.auth
+	resp, err := ex.up.Do(ctx, q)
+	if err != nil {
+		return nil, ex.unreachable(q, err)
+	}
+	ex.p.authority.learn(ex, q, resp.StatusCode)
+	return resp, nil
+}
+
+// unreachable turns a transport error into an answer. Not every client retries a 502, but a
+// registry that cannot be reached is not Sluice's own trouble, and hiding it as such would send
+// the reader to the wrong logs.
+func (ex *exchange) unreachable(q upstream.Request, err error) error {
+	if ctxErr := ex.r.Context().Err(); ctxErr != nil {
+		return ctxErr
+	}
+	var f *Failure
+	if errors.As(err, &f) {
+		return err
+	}
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return refuse(http.StatusRequestEntityTooLarge, codeSizeInvalid, "request body for repository %s is larger than %d bytes", ex.repo, tooLarge.Limit)
+	}
+	return refuse(http.StatusBadGateway, codeUnavailable, "upstream registry for repository %s did not answer %s: %v", ex.repo, q.Method, err).because(err)
+}
+
+// digestRef tells a digest reference from a tag.
+func digestRef(ref string) bool { return strings.Contains(ref, ":") }
+
+// validRepository holds the name grammar of the distribution spec ("Pulling manifests"); the
+// router's is wider, since it allows a host name in front.
+func validRepository(name string) bool {
+	if len(name) == 0 || len(name) > 255 {
+		return false
+	}
+	named, err := reference.WithName("h.example/" + name)
+	return err == nil && reference.Path(named) == name
+}
+
+// checkDigest refuses what no registry could hold.
+func checkDigest(repo, d string) *Failure {
+	if !ocidoc.ValidDigest(d) {
+		return refuse(http.StatusBadRequest, codeDigestInvalid, "digest %q for repository %s is not a valid sha256 or sha512 digest", clip(d), repo)
+	}
+	return nil
+}
+
+// clip keeps what a client sent from filling the answer and the log.
+func clip(s string) string {
+	if len(s) > 200 {
+		return s[:200] + "..."
+	}
+	return s
+}
+
+func blobPath(digest string) string { return "blobs/" + digest }
+
+func manifestPath(ref string) string { return "manifests/" + ref }
+
+// here is the path of something in this repository as the client names it.
+func (ex *exchange) here(parts ...string) string {
+	return (&url.URL{Path: "/v2/" + ex.repo + "/" + strings.Join(parts, "/")}).EscapedPath()
+}

@@ -1,0 +1,116 @@
+package proxy
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"sync"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"sluice/filters"
+	"sluice/filters/ocidoc"
+	"sluice/proxy/upstream"
+)
+
+// takeOverReferrer does what clients leave to a registry as soon as anything says "supported": where
+// upstream has no referrers API, the fallback tag of the subject lists the new referrer before its
+// push is answered (distribution-spec, "Pushing Manifests with Subject").
+func (ex *exchange) takeOverReferrer(doc *ocidoc.Document, resp *http.Response) error {
+	if doc.Subject == nil || resp.Header.Get("OCI-Subject") != "" || ex.action() == filters.Forward {
+		return nil
+	}
+	if has, err := ex.upstreamHasReferrers(doc.Subject.Digest); has || err != nil {
+		return err
+	}
+	return ex.changeFallback(doc.Subject.Digest, func(list []ocispec.Descriptor) []ocispec.Descriptor {
+		return mergeDescriptors(list, []ocispec.Descriptor{referrerDescriptor(doc, doc.Digest(), mediaTypeOf(doc))})
+	})
+}
+
+// dropReferrer is the same for a referrer that was deleted ("Deleting Manifests").
+func (ex *exchange) dropReferrer(subject, digest string) error {
+	if has, err := ex.upstreamHasReferrers(subject); has || err != nil {
+		return err
+	}
+	return ex.changeFallback(subject, func(list []ocispec.Descriptor) []ocispec.Descriptor {
+		return slices.DeleteFunc(list, func(d ocispec.Descriptor) bool { return d.Digest.String() == digest })
+	})
+}
+
+// changeFallback changes upstream's referrers tag of a subject, one change at a time.
+func (ex *exchange) changeFallback(subject string, change func([]ocispec.Descriptor) []ocispec.Descriptor) error {
+	tag := filters.FallbackTag(subject)
+	unlock := ex.p.fallbackTags.lock(ex.repo + ":" + tag)
+	defer unlock()
+	index, err := ex.readFallback(subject)
+	if err != nil {
+		return err
+	}
+	before := len(index.Manifests)
+	if index.Manifests = change(index.Manifests); len(index.Manifests) == before {
+		return nil
+	}
+	if index.Manifests == nil {
+		index.Manifests = []ocispec.Descriptor{}
+	}
+	index.SchemaVersion, index.MediaType = 2, ocispec.MediaTypeImageIndex
+	body, err := json.Marshal(index)
+	if err != nil {
+		return err
+	}
+	put, err := ex.sendManifest(tag, body, ocispec.MediaTypeImageIndex)
+	if err != nil {
+		return err
+	}
+	if put.StatusCode >= 300 {
+		return &passed{put}
+	}
+	discard(put)
+	return nil
+}
+
+// upstreamHasReferrers asks; an upstream that answers the API but not OCI-Subject needs no tag.
+func (ex *exchange) upstreamHasReferrers(digest string) (bool, error) {
+	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: "referrers/" + digest})
+	if err != nil {
+		return false, err
+	}
+	discard(resp)
+	return resp.StatusCode == http.StatusOK, nil
+}
+
+// A keyedMutex lets one goroutine at a time change one fallback tag: the registry API has no
+// compare-and-swap.
+type keyedMutex struct {
+	mu    sync.Mutex
+	locks map[string]*countedLock
+}
+
+type countedLock struct {
+	sync.Mutex
+	users int
+}
+
+func (k *keyedMutex) lock(key string) (unlock func()) {
+	k.mu.Lock()
+	if k.locks == nil {
+		k.locks = map[string]*countedLock{}
+	}
+	l := k.locks[key]
+	if l == nil {
+		l = &countedLock{}
+		k.locks[key] = l
+	}
+	l.users++
+	k.mu.Unlock()
+	l.Lock()
+	return func() {
+		l.Unlock()
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if l.users--; l.users == 0 {
+			delete(k.locks, key)
+		}
+	}
+}

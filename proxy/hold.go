@@ -1,0 +1,169 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+
+	godigest "github.com/opencontainers/go-digest"
+
+	"sluice/proxy/config"
+	"sluice/proxy/quarantine"
+	"sluice/proxy/session"
+	"sluice/proxy/upstream"
+)
+
+// heldInMemory is how large a held blob may be to be hashed in memory and written in one atomic
+// call. Nearly every statement is smaller; SBOMs may not be, and are written in parts.
+const heldInMemory = 256 << 10
+
+// holdWhole keeps a blob that came in one request: the common case, since BuildKit sends every
+// blob as one PUT.
+func (ex *exchange) holdWhole(st *session.State, digest string, c *chunk) error {
+	if err := ex.mayHold(c.length); err != nil {
+		return err
+	}
+	body := c.all()
+	small, err := io.ReadAll(io.LimitReader(body, heldInMemory+1))
+	if err != nil {
+		return bodyError(ex, err)
+	}
+	if len(small) > heldInMemory {
+		rest := *st
+		rest.Offset = 0 // what earlier requests brought is part of body
+		return ex.holdParts(&rest, digest, io.MultiReader(bytes.NewReader(small), body))
+	}
+	if got := godigest.Digest(digest).Algorithm().FromBytes(small); got.String() != digest {
+		return wrongDigest(ex.repo, digest, got.String())
+	}
+	if err := ex.p.quarantine.PutBlob(ex.ctx(), ex.repo, digest, small); err != nil {
+		return ex.cannotHold(digest, small, err)
+	}
+	ex.p.observe.Held(int64(len(small)))
+	return ex.answerBlob(digest)
+}
+
+// mayHold refuses what would fill the storage, and who may not push here.
+func (ex *exchange) mayHold(length int64) error {
+	if limit := int64(ex.p.cfg.MaxHeldBlob); length > limit {
+		return ex.tooLarge()
+	}
+	if ex.up.Passthrough() { // the session may have come from another replica, or long ago
+		return ex.mayWrite()
+	}
+	return nil
+}
+
+func (ex *exchange) tooLarge() error {
+	return refuse(http.StatusRequestEntityTooLarge, codeSizeInvalid,
+		"attestation blob for repository %s is larger than max_held_blob (%d bytes): raise max_held_blob in the configuration of sluice",
+		ex.repo, int64(ex.p.cfg.MaxHeldBlob))
+}
+
+// holdParts keeps a large blob as one numbered part and checks its digest from there.
+func (ex *exchange) holdParts(st *session.State, digest string, body io.Reader) error {
+	if err := ex.writePart(st, body); err != nil {
+		return err
+	}
+	return ex.assemble(st, digest)
+}
+
+// writePart keeps one more part of a held upload.
+func (ex *exchange) writePart(st *session.State, body io.Reader) error {
+	left := int64(ex.p.cfg.MaxHeldBlob) - st.Offset
+	n, err := ex.p.quarantine.WritePart(ex.ctx(), st.Generation, ex.repo, st.ID, st.Parts, body, left)
+	switch {
+	case err == nil:
+	case errors.Is(err, quarantine.ErrTooLarge):
+		ex.dropParts(st)
+		return ex.tooLarge()
+	case ex.ctx().Err() != nil:
+		return ex.ctx().Err()
+	default:
+		return transient(err, "attestation blob for repository %s could not be kept: the storage of sluice failed, see its log", ex.repo)
+	}
+	st.Offset += n
+	st.Parts++
+	return nil
+}
+
+func (ex *exchange) dropParts(st *session.State) {
+	if err := ex.p.quarantine.DropParts(ex.ctx(), st.Generation, ex.repo, st.ID); err != nil {
+		ex.log.Warn("parts of a refused upload stay until they are swept", "reason", err)
+	}
+}
+
+func (ex *exchange) assemble(st *session.State, digest string) error {
+	size, err := ex.p.quarantine.Assemble(ex.ctx(), st.Generation, ex.repo, st.ID, st.Parts, digest)
+	switch {
+	case err == nil:
+	case errors.Is(err, quarantine.ErrDigest):
+		ex.dropParts(st)
+		return refuse(http.StatusBadRequest, codeDigestInvalid, "%v", err)
+	default:
+		return transient(err, "attestation blob %s for repository %s could not be kept: the storage of sluice failed, see its log", digest, ex.repo)
+	}
+	ex.p.observe.Held(size)
+	return ex.answerBlob(digest)
+}
+
+// holdChunk keeps one PATCH of a held upload.
+func (ex *exchange) holdChunk(st *session.State, c *chunk) error {
+	if err := ex.mayHold(st.Offset + max(c.length, 0)); err != nil {
+		return err
+	}
+	if c.length != 0 {
+		if err := ex.writePart(st, c.all()); err != nil {
+			return err
+		}
+	}
+	ex.p.progress.put(*st)
+	return ex.answerSession(http.StatusAccepted, st)
+}
+
+// holdLast ends a held upload, with or without a last chunk on the PUT.
+func (ex *exchange) holdLast(st *session.State, digest string, c *chunk) error {
+	if err := ex.mayHold(st.Offset + max(c.length, 0)); err != nil {
+		return err
+	}
+	if c.length != 0 {
+		return ex.holdParts(st, digest, c.all())
+	}
+	return ex.assemble(st, digest)
+}
+
+// cannotHold does what the operator chose for storage that is full or down (on_storage_error).
+func (ex *exchange) cannotHold(digest string, content []byte, cause error) error {
+	ex.p.storageTrouble(ex.log, "keep blob "+digest, cause)
+	switch ex.p.cfg.OnStorageError {
+	case config.StorageErrorForward:
+		if err := ex.sendBlob(digest, content); err != nil {
+			return err
+		}
+		return ex.answerBlob(digest)
+	case config.StorageErrorStrip:
+		return ex.answerBlob(digest)
+	}
+	return transient(cause, "attestation blob %s for repository %s could not be kept: the storage of sluice failed, see its log (on_storage_error: reject)", digest, ex.repo)
+}
+
+// sendBlob uploads bytes that are at hand.
+func (ex *exchange) sendBlob(digest string, content []byte) error {
+	location, err := ex.openSession()
+	if err != nil {
+		return err
+	}
+	resp, err := ex.do(upstream.Request{
+		Method: http.MethodPut, Location: location, Query: queryDigest(digest), Push: true,
+		Header: http.Header{"Content-Type": {"application/octet-stream"}}, Replay: content, ContentLength: int64(len(content)),
+	})
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode >= 300 {
+		return &passed{resp}
+	}
+	discard(resp)
+	return nil
+}

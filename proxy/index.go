@@ -1,0 +1,243 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"sluice/filters"
+	"sluice/filters/ocidoc"
+	"sluice/proxy/quarantine"
+	"sluice/proxy/upstream"
+)
+
+// putIndex is where everything about a push is known: what its entries are, what of them goes
+// upstream, and what waits in quarantine for nothing.
+func (ex *exchange) putIndex(ref string, doc *ocidoc.Document, contentType string) error {
+	start := ex.p.now()
+	policy := ex.policy()
+	_, fallback := filters.ParseFallbackTag(ref)
+	if fallback {
+		policy.Unwrap = filters.UnwrapNever // readers of the referrers tag schema expect an index
+	}
+	rw, err := ex.judge(doc, policy, 0)
+	if err != nil {
+		return ex.cannotJudge(ref, doc, contentType, err)
+	}
+	if ex.p.cfg.DryRun {
+		ex.logPush("dry run: would be cut", ref, rw, 0)
+		return ex.forward(ref, doc, contentType)
+	}
+	if !rw.plan.Changed {
+		return ex.forward(ref, doc, contentType)
+	}
+	if len(ex.tags["tag"]) > 0 {
+		return refuse(http.StatusBadRequest, codeUnsupported,
+			"index %s for repository %s has attestations that are taken out, and is pushed by digest with tags in the query: push it by tag", doc.Digest(), ex.repo)
+	}
+	if rw.plan.Empty && !fallback {
+		return refuse(http.StatusBadRequest, codeManifestInvalid,
+			"index %s for repository %s has nothing but attestations: push it with an image, or under a rule with attestations: forward", doc.Digest(), ex.repo)
+	}
+	if err := ex.apply(ref, rw); err != nil {
+		var s *storageFailed
+		if errors.As(err, &s) {
+			return ex.cannotStore(ref, doc, contentType, s)
+		}
+		return err
+	}
+	ex.logPush("pushed", ref, rw, ex.p.now().Sub(start))
+	if rw.forwarded != "" {
+		ex.tellForwarded(received(ref, doc), rw.forwarded)
+	}
+	return ex.answerManifest(ref, doc)
+}
+
+// A rewriting is an index, what becomes of it, and the same for the indexes in it.
+type rewriting struct {
+	doc       *ocidoc.Document
+	policy    filters.Policy
+	plan      *filters.Plan
+	children  map[string]*ocidoc.Document
+	local     map[string]bool // children that only Sluice has
+	nested    []*rewriting    // inner indexes that change
+	forwarded string          // set once it is upstream
+	mediaType string
+	size      int64
+}
+
+// apply does what a rewriting says, in the order that leaves nothing dangling when it stops
+// anywhere (I1, I6, I7): inner indexes, what is kept here, what kept entries need, the document,
+// and last the alias.
+func (ex *exchange) apply(ref string, rw *rewriting) error {
+	for _, inner := range rw.nested {
+		if err := ex.apply(inner.doc.Digest(), inner); err != nil {
+			return err
+		}
+	}
+	original := received(ref, rw.doc)
+	if err := ex.keepOriginal(original, rw); err != nil {
+		return err
+	}
+	stored, err := ex.storeTaken(rw)
+	if err != nil {
+		return err
+	}
+	if !rw.plan.Empty {
+		if err := ex.releaseKept(rw); err != nil {
+			return err
+		}
+		if err := ex.putRewritten(ref, rw); err != nil {
+			return err
+		}
+	}
+	if err := ex.recordStored(ref, original, stored); err != nil {
+		return &storageFailed{err}
+	}
+	if rw.plan.Empty {
+		return nil
+	}
+	return ex.recordAlias(ref, original, rw)
+}
+
+// keepOriginal keeps the bytes received: for retention under strip, for good under store.
+func (ex *exchange) keepOriginal(digest string, rw *rewriting) error {
+	mediaType := mediaTypeOf(rw.doc)
+	var err error
+	if rw.policy.Attestations == filters.Store {
+		err = ex.p.attest.PutDocument(ex.ctx(), ex.repo, digest, mediaType, rw.doc.Bytes)
+	} else {
+		err = ex.p.quarantine.PutOriginal(ex.ctx(), ex.repo, digest, quarantine.Manifest{MediaType: mediaType, Bytes: rw.doc.Bytes})
+	}
+	if err != nil {
+		return &storageFailed{err}
+	}
+	return nil
+}
+
+func mediaTypeOf(doc *ocidoc.Document) string {
+	if doc.ContentType != "" {
+		return doc.ContentType
+	}
+	return doc.BodyMediaType
+}
+
+// releaseKept sends kept entries that only Sluice has.
+func (ex *exchange) releaseKept(rw *rewriting) error {
+	for _, e := range rw.plan.Kept {
+		if child := rw.children[e.Digest]; child != nil && rw.local[e.Digest] && child.Kind == ocidoc.KindManifest {
+			if err := ex.releaseManifest(e.Digest, child); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// putRewritten puts what is left of the index, or the one image that is left in its place.
+func (ex *exchange) putRewritten(ref string, rw *rewriting) error {
+	doc, mediaType := rw.doc, rw.plan.MediaType
+	if u := rw.plan.Unwrapped; u != nil {
+		child := rw.children[u.Digest]
+		if child == nil {
+			var err error
+			if child, err = ex.fetchManifest(u.Digest); err != nil {
+				return ex.refuseMissing(err)
+			}
+		}
+		doc, mediaType = child, mediaTypeOf(child)
+		rw.forwarded, rw.mediaType, rw.size = u.Digest, mediaType, int64(len(child.Bytes))
+		if digestRef(ref) {
+			return nil // upstream has the image under its own digest already
+		}
+	} else {
+		var err error
+		if doc, err = ocidoc.Parse(rw.plan.Bytes, mediaType); err != nil {
+			return fmt.Errorf("rewrite of %s is not a valid index: %w", rw.doc.Digest(), err)
+		}
+		rw.forwarded, rw.mediaType, rw.size = doc.Digest(), mediaType, int64(len(doc.Bytes))
+	}
+	to := ref
+	if digestRef(ref) {
+		to = rw.forwarded
+	}
+	return ex.putUpstream(to, doc, mediaType)
+}
+
+// recordAlias makes the original readable by its digest. It is written last: 201 means that it can
+// be read (I6).
+func (ex *exchange) recordAlias(ref, original string, rw *rewriting) error {
+	q := ex.p.quarantine
+	if !digestRef(ref) {
+		if err := q.PutTag(ex.ctx(), ex.repo, ref, rw.forwarded, original); err != nil {
+			return &storageFailed{err}
+		}
+	}
+	err := q.PutAlias(ex.ctx(), ex.repo, quarantine.Alias{
+		Original: original, OriginalMediaType: mediaTypeOf(rw.doc),
+		Forwarded: rw.forwarded, ForwardedMediaType: rw.mediaType, ForwardedSize: rw.size,
+		Action: string(rw.policy.Attestations), Unwrap: string(rw.policy.Unwrap), Rule: ex.rule.Name, At: ex.p.now().UTC(),
+	})
+	if err != nil {
+		return &storageFailed{err}
+	}
+	return nil
+}
+
+// refuseMissing is the answer when an index lists what is nowhere.
+func (ex *exchange) refuseMissing(err error) error {
+	if d, ok := asMissingChild(err); ok {
+		return refuse(http.StatusBadRequest, codeManifestBlobUnknown,
+			"index for repository %s lists %s, which was neither pushed here nor is upstream: push it first; nothing was changed", ex.repo, d).because(err)
+	}
+	return err
+}
+
+// cannotJudge is for children that cannot be read.
+func (ex *exchange) cannotJudge(ref string, doc *ocidoc.Document, contentType string, err error) error {
+	var s *storageFailed
+	if !errors.As(err, &s) {
+		return ex.refuseMissing(err)
+	}
+	return ex.cannotStore(ref, doc, contentType, s)
+}
+
+// fetchManifest reads a document from upstream by digest, and makes sure that it is the one.
+func (ex *exchange) fetchManifest(digest string) (*ocidoc.Document, error) {
+	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: manifestPath(digest), Header: http.Header{"Accept": manifestTypes}})
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusNotFound {
+		discard(resp)
+		return nil, &missingChild{digest}
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, &passed{resp}
+	}
+	b, err := readDocument(resp, ocidoc.MaxBytes)
+	if err != nil {
+		return nil, refuse(http.StatusBadGateway, codeUnavailable, "manifest %s of repository %s could not be read from upstream: %v", digest, ex.repo, err)
+	}
+	doc, err := ocidoc.Parse(b, resp.Header.Get("Content-Type"))
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, codeManifestInvalid, "manifest %s of repository %s, which the index lists, cannot be understood: %v", digest, ex.repo, err)
+	}
+	if !matches(digest, b) {
+		return nil, refuse(http.StatusBadGateway, codeUnavailable, "upstream answered other bytes under manifest digest %s of repository %s", digest, ex.repo)
+	}
+	return doc, nil
+}
+
+// logPush writes the one line of a finished push.
+func (ex *exchange) logPush(message, ref string, rw *rewriting, took time.Duration) {
+	taken := make([]string, 0, len(rw.plan.Taken))
+	for _, t := range rw.plan.Taken {
+		taken = append(taken, t.Entry.Digest)
+		ex.p.observe.Taken(string(t.Verdict.Action), predicateTypes(t.Manifest))
+	}
+	attrs := []any{"reference", ref, "original", rw.doc.Digest(), "forwarded", rw.forwarded,
+		"action", rw.policy.Attestations, "rule", ex.rule.Name, "taken", taken, "took", took}
+	ex.log.Info(message, attrs...)
+}

@@ -1,0 +1,191 @@
+package proxy
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+
+	godigest "github.com/opencontainers/go-digest"
+
+	"sluice/proxy/access"
+	"sluice/proxy/upstream"
+)
+
+// asDigest is for digests that were checked where they came in.
+func asDigest(s string) godigest.Digest { return godigest.Digest(s) }
+
+// listTags passes upstream's list, page by page. Cursors are opaque (ECR): they go both ways as they are.
+func (ex *exchange) listTags() error {
+	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: "tags/list", Query: ex.r.URL.Query()})
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return &passed{resp}
+	}
+	if l := ex.relink(resp.Header.Get("Link")); l != "" {
+		ex.w.Header().Set("Link", l)
+	}
+	if ex.repo == ex.upRepo {
+		ex.passResponse(resp)
+		return nil
+	}
+	// The name in the body is the client's, with the prefix.
+	b, err := readDocument(resp, maxListing)
+	if err != nil {
+		return refuse(http.StatusBadGateway, codeUnavailable, "tags of repository %s could not be read from upstream: %v", ex.repo, err)
+	}
+	var list struct {
+		Name string   `json:"name"`
+		Tags []string `json:"tags"`
+	}
+	if err := json.Unmarshal(b, &list); err != nil {
+		return refuse(http.StatusBadGateway, codeUnavailable, "tags of repository %s could not be read from upstream: %v", ex.repo, err)
+	}
+	list.Name = ex.repo
+	return writeJSON(ex.w, list)
+}
+
+// maxListing bounds a page of tags or repositories: a thousand names of the longest kind fit.
+const maxListing = 8 << 20
+
+func writeJSON(w http.ResponseWriter, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	_, err = w.Write(b)
+	return err
+}
+
+var linkForm = regexp.MustCompile(`<([^>]*)>\s*;\s*rel="?next"?`)
+
+// relink points upstream's next page at Sluice, keeping the cursor.
+func (ex *exchange) relink(link string) string {
+	m := linkForm.FindStringSubmatch(link)
+	if m == nil {
+		return ""
+	}
+	u, err := url.Parse(m[1])
+	if err != nil {
+		return ""
+	}
+	path := ex.r.URL.EscapedPath()
+	return "<" + path + "?" + u.RawQuery + `>; rel="next"`
+}
+
+// catalog lists the repositories of every upstream under the names that clients use, those left
+// out that this client may not pull. With one upstream its pages are passed on as they are.
+func (p *Proxy) catalog(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	if r.Method != http.MethodGet {
+		methodNotAllowed(w, r)
+		return
+	}
+	id, err := p.access.Authenticate(r)
+	if err != nil {
+		writeFailure(w, p.unauthenticated(r, err))
+		return
+	}
+	var names []string
+	n, cursor := pageOf(r.URL.Query())
+	for _, u := range p.upstreams {
+		ex := &exchange{p: p, w: w, r: r, up: u.registry, id: id, log: p.log}
+		if u.registry.Passthrough() {
+			ex.auth = r.Header.Get("Authorization")
+		}
+		query := r.URL.Query()
+		if len(p.upstreams) > 1 || u.prefix != "" {
+			query = url.Values{}
+		}
+		page, next, err := ex.catalogPage(query)
+		if err != nil {
+			ex.finish(err, 0)
+			return
+		}
+		for _, name := range page {
+			full := u.clientName(name)
+			if p.owner(full) == u && p.access.Allowed(id, full, access.Pull) {
+				names = append(names, full)
+			}
+		}
+		if next != "" && len(p.upstreams) == 1 && u.prefix == "" {
+			if l := ex.relink(next); l != "" {
+				w.Header().Set("Link", l)
+			}
+		}
+	}
+	if len(p.upstreams) > 1 || p.upstreams[0].prefix != "" {
+		sort.Strings(names)
+		names = pageAfter(names, n, cursor, w)
+	}
+	_ = writeJSON(w, struct {
+		Repositories []string `json:"repositories"`
+	}{append([]string{}, names...)})
+}
+
+func pageOf(q url.Values) (n int, last string) {
+	n, err := strconv.Atoi(q.Get("n"))
+	if err != nil || n < 0 {
+		n = 0
+	}
+	return n, q.Get("last")
+}
+
+// pageAfter cuts one page out of a whole sorted list.
+func pageAfter(names []string, n int, last string, w http.ResponseWriter) []string {
+	if last != "" {
+		i, found := slices.BinarySearch(names, last)
+		if found {
+			i++
+		}
+		names = names[i:]
+	}
+	if n > 0 && len(names) > n {
+		names = names[:n]
+		w.Header().Set("Link", `</v2/_catalog?`+url.Values{"n": {strconv.Itoa(n)}, "last": {names[n-1]}}.Encode()+`>; rel="next"`)
+	}
+	return names
+}
+
+// catalogPage reads one page, or with an empty query all of them.
+func (ex *exchange) catalogPage(query url.Values) (names []string, next string, err error) {
+	all := len(query) == 0 && len(ex.p.upstreams) > 1
+	for pages := 0; pages < 1000; pages++ {
+		resp, err := ex.up.Do(ex.ctx(), upstream.Request{Method: http.MethodGet, Path: "_catalog", Query: query, Authorization: ex.auth})
+		if err != nil {
+			return nil, "", ex.unreachable(upstream.Request{Method: http.MethodGet}, err)
+		}
+		if resp.StatusCode != http.StatusOK {
+			return nil, "", &passed{resp}
+		}
+		b, err := readDocument(resp, maxListing)
+		if err != nil {
+			return nil, "", err
+		}
+		var page struct {
+			Repositories []string `json:"repositories"`
+		}
+		if err := json.Unmarshal(b, &page); err != nil {
+			return nil, "", err
+		}
+		names = append(names, page.Repositories...)
+		next = resp.Header.Get("Link")
+		m := linkForm.FindStringSubmatch(next)
+		if !all || m == nil {
+			return names, next, nil
+		}
+		_, raw, _ := strings.Cut(m[1], "?")
+		if query, err = url.ParseQuery(raw); err != nil {
+			return names, "", nil
+		}
+	}
+	return names, "", nil
+}

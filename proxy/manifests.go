@@ -1,0 +1,292 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/gorilla/mux"
+
+	"sluice/filters"
+	"sluice/filters/ocidoc"
+	"sluice/proxy/attest"
+	"sluice/proxy/config"
+	"sluice/proxy/quarantine"
+	"sluice/proxy/upstream"
+)
+
+// forwardedHeader carries the digest under which upstream has a document that the client knows by
+// another one. `sluice resolve` and pipelines read it.
+const forwardedHeader = "Sluice-Forwarded-Digest"
+
+// manifestTypes is sent upstream where the client's own Accept does not count. Every type is in it,
+// because ECR converts by Accept what is asked for by tag.
+var manifestTypes = []string{
+	ocidoc.MediaTypeOCIIndex, ocidoc.MediaTypeOCIManifest, ocidoc.MediaTypeDockerList, ocidoc.MediaTypeDockerManifest,
+	"application/vnd.docker.distribution.manifest.v1+prettyjws", "application/vnd.oci.artifact.manifest.v1+json", "*/*",
+}
+
+// getManifest answers GET and HEAD, by tag and by digest.
+func (ex *exchange) getManifest() error {
+	ref := mux.Vars(ex.r)["reference"]
+	if digestRef(ref) {
+		if f := checkDigest(ex.repo, ref); f != nil {
+			return f
+		}
+		return ex.manifestByDigest(ref)
+	}
+	return ex.manifestByTag(ref)
+}
+
+// manifestByDigest is upstream's document, or the one that Sluice took out or rewrote.
+func (ex *exchange) manifestByDigest(digest string) error {
+	resp, err := ex.do(upstream.Request{Method: ex.r.Method, Path: manifestPath(digest), Header: pick(ex.r.Header, "Accept", "If-None-Match")})
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusNotFound || ex.rule.Attestations == filters.Forward {
+		ex.passResponse(resp)
+		return nil
+	}
+	local, err := ex.localManifest(digest)
+	if err != nil {
+		discard(resp)
+		return err
+	}
+	if local == nil {
+		ex.passResponse(resp)
+		return nil
+	}
+	discard(resp)
+	return ex.serveManifest(digest, local)
+}
+
+// A localDocument is a document that Sluice has and upstream lacks.
+type localDocument struct {
+	mediaType string
+	bytes     []byte
+	forwarded string // the digest that upstream has in its place, "" for an attestation
+}
+
+// serveManifest answers with bytes of our own. Content-Type is the document's own: anything else
+// breaks Docker, skopeo, regctl and others (CLIENTS.md section 5).
+func (ex *exchange) serveManifest(digest string, d *localDocument) error {
+	h := ex.w.Header()
+	h.Set("Content-Type", d.mediaType)
+	h.Set("Content-Length", strconv.Itoa(len(d.bytes)))
+	h.Set("Docker-Content-Digest", digest)
+	if d.forwarded != "" {
+		ex.tellForwarded(digest, d.forwarded)
+	}
+	ex.answers = true
+	ex.w.WriteHeader(http.StatusOK)
+	if ex.r.Method == http.MethodHead {
+		return nil
+	}
+	_, err := ex.w.Write(d.bytes)
+	return err
+}
+
+// tellForwarded says which digest upstream knows, in a header for programs and in the warning form
+// of the distribution spec ("Warnings") for people.
+func (ex *exchange) tellForwarded(original, forwarded string) {
+	h := ex.w.Header()
+	h.Set(forwardedHeader, forwarded)
+	if original != forwarded {
+		h.Add("Warning", fmt.Sprintf(`299 - "%s was forwarded as %s: sign and deploy %s"`, original, forwarded, forwarded))
+	}
+}
+
+// localManifest finds a rewritten original, an attestation or a derived referrer, for whoever may
+// read it. nil is "not here", also for who may not know.
+func (ex *exchange) localManifest(digest string) (*localDocument, error) {
+	aliases, err := ex.p.quarantine.Aliases(ex.ctx(), ex.repo, digest)
+	if err != nil {
+		ex.p.storageTrouble(ex.log, "look up alias of "+digest, err)
+		return nil, nil
+	}
+	if len(aliases) > 0 {
+		return ex.original(digest, aliases)
+	}
+	m, err := ex.findManifest(digest)
+	if err != nil {
+		ex.p.storageTrouble(ex.log, "look up manifest "+digest, err)
+		return nil, nil
+	}
+	if m == nil || m.Kind == ocidoc.KindIndex {
+		// An index without an alias is a push that was interrupted: "not here" makes the client finish it (I7).
+		return nil, nil
+	}
+	if err := ex.mayRead(); err != nil {
+		var no *noAuthority
+		if errors.As(err, &no) {
+			discard(no.resp)
+			return nil, nil
+		}
+		return nil, err
+	}
+	if ex.r.Method == http.MethodHead && !ex.keepsWhole(m) {
+		return nil, nil // the client then sends the manifest again, and the blobs that have gone
+	}
+	return &localDocument{mediaType: m.ContentType, bytes: m.Bytes}, nil
+}
+
+// keepsWhole makes sure that what a held manifest refers to is still here and will stay for a while:
+// a client that is told that the manifest exists does not send its blobs.
+func (ex *exchange) keepsWhole(m *ocidoc.Document) bool {
+	if m.Kind != ocidoc.KindManifest {
+		return true
+	}
+	for _, d := range blobsOf(m) {
+		if h, err := ex.findBlob(d.Digest); err != nil || h == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// original serves a rewritten document by the digest that its client knows, as long as upstream
+// holds its counterpart; that upstream shows it to these credentials is also what lets them read it.
+func (ex *exchange) original(digest string, aliases []quarantine.Alias) (*localDocument, error) {
+	for _, a := range aliases {
+		resp, err := ex.do(upstream.Request{Method: http.MethodHead, Path: manifestPath(a.Forwarded), Header: http.Header{"Accept": manifestTypes}})
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden || resp.StatusCode >= 500 {
+			return nil, &passed{resp}
+		}
+		discard(resp)
+		if resp.StatusCode >= 300 {
+			continue
+		}
+		b, err := ex.findOriginal(digest)
+		if err != nil {
+			return nil, transient(err, "original document %s of repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)
+		}
+		if b == nil {
+			return nil, refuse(http.StatusNotFound, codeManifestUnknown,
+				"%s was forwarded as %s and its own bytes are no longer kept (attestations: strip keeps them for retention): use %s@%s",
+				digest, a.Forwarded, ex.repo, a.Forwarded).with(forwardedHeader, a.Forwarded)
+		}
+		return &localDocument{mediaType: a.OriginalMediaType, bytes: b, forwarded: a.Forwarded}, nil
+	}
+	return nil, nil
+}
+
+// findOriginal reads the bytes that were received, from either place. nil is "gone".
+func (ex *exchange) findOriginal(digest string) ([]byte, error) {
+	m, err := ex.p.quarantine.Original(ex.ctx(), ex.repo, digest)
+	if err == nil {
+		return m.Bytes, nil
+	}
+	if !errors.Is(err, quarantine.ErrNotFound) {
+		return nil, err
+	}
+	_, b, err := ex.p.attest.Document(ex.ctx(), ex.repo, digest)
+	if errors.Is(err, attest.ErrNotFound) {
+		return nil, nil
+	}
+	return b, err
+}
+
+// findManifest finds a held or stored manifest, whoever asks. nil is "not here".
+func (ex *exchange) findManifest(digest string) (*ocidoc.Document, error) {
+	m, err := ex.p.quarantine.Manifest(ex.ctx(), ex.repo, digest)
+	mediaType, b := m.MediaType, m.Bytes
+	if errors.Is(err, quarantine.ErrNotFound) {
+		mediaType, b, err = ex.p.attest.Document(ex.ctx(), ex.repo, digest)
+		if errors.Is(err, attest.ErrNotFound) {
+			return nil, nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return ocidoc.Parse(b, mediaType)
+}
+
+// manifestByTag shows what is upstream under the tag, or, with `view: original`, what was pushed.
+func (ex *exchange) manifestByTag(tag string) error {
+	if ex.rule.Attestations == filters.Forward {
+		return ex.pass(upstream.Request{Method: ex.r.Method, Path: manifestPath(tag), Header: pick(ex.r.Header, "Accept", "If-None-Match")})
+	}
+	if ex.rule.View == config.ViewOriginal {
+		if done, err := ex.pushedUnder(tag); done || err != nil {
+			return err
+		}
+	}
+	resp, err := ex.do(upstream.Request{Method: ex.r.Method, Path: manifestPath(tag), Header: pick(ex.r.Header, "Accept", "If-None-Match")})
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode == http.StatusOK {
+		ex.tellTag(tag, resp.Header.Get("Docker-Content-Digest"))
+	}
+	ex.passResponse(resp)
+	return nil
+}
+
+// tellTag adds the header by which a reader knows that the tag holds a rewrite.
+func (ex *exchange) tellTag(tag, forwarded string) {
+	if !ocidoc.ValidDigest(forwarded) {
+		return
+	}
+	if _, err := ex.p.quarantine.TagOriginal(ex.ctx(), ex.repo, tag, forwarded); err == nil {
+		ex.w.Header().Set(forwardedHeader, forwarded)
+	}
+}
+
+// pushedUnder serves the original under a tag. Upstream's tag must still hold the forwarded
+// digest: BuildKit, containerd and regctl skip a push when HEAD shows their own digest.
+func (ex *exchange) pushedUnder(tag string) (done bool, err error) {
+	// With the client's own Accept, so that the answer serves when there is no original.
+	resp, err := ex.do(upstream.Request{Method: http.MethodHead, Path: manifestPath(tag), Header: pick(ex.r.Header, "Accept")})
+	if err != nil {
+		return true, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		if local := ex.originalOf(tag, resp.Header.Get("Docker-Content-Digest")); local != nil {
+			discard(resp)
+			d := ocidoc.Document{Bytes: local.bytes}
+			return true, ex.serveManifest(d.Digest(), local)
+		}
+	}
+	if ex.r.Method == http.MethodHead {
+		ex.tellTag(tag, resp.Header.Get("Docker-Content-Digest"))
+		ex.passResponse(resp)
+		return true, nil
+	}
+	discard(resp)
+	return false, nil
+}
+
+// originalOf is the original that was pushed under a tag, if the rule that made it is still the one.
+func (ex *exchange) originalOf(tag, forwarded string) *localDocument {
+	if !ocidoc.ValidDigest(forwarded) {
+		return nil
+	}
+	original, err := ex.p.quarantine.TagOriginal(ex.ctx(), ex.repo, tag, forwarded)
+	if err != nil {
+		if !errors.Is(err, quarantine.ErrNotFound) {
+			ex.p.storageTrouble(ex.log, "look up tag "+tag, err)
+		}
+		return nil
+	}
+	aliases, err := ex.p.quarantine.Aliases(ex.ctx(), ex.repo, original)
+	if err != nil {
+		ex.p.storageTrouble(ex.log, "look up alias of "+original, err)
+		return nil
+	}
+	for _, a := range aliases {
+		if a.Forwarded == forwarded && a.Action == string(filters.Store) && a.Unwrap == string(ex.rule.Unwrap) {
+			b, err := ex.findOriginal(original)
+			if err != nil || b == nil {
+				return nil
+			}
+			return &localDocument{mediaType: a.OriginalMediaType, bytes: b, forwarded: forwarded}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,128 @@
+package proxy
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"sluice/proxy/upstream"
+)
+
+// maxErrorBody bounds what is read of an upstream answer that is not a document or a layer.
+const maxErrorBody = 64 << 10
+
+// own are headers that speak of the connection, of the upstream host, or that Sluice answers itself.
+var own = map[string]bool{
+	"Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Connection": true, "Te": true,
+	"Trailer": true, "Transfer-Encoding": true, "Upgrade": true, "Alt-Svc": true, "Strict-Transport-Security": true,
+	"Set-Cookie": true, "Location": true, "Link": true, "Docker-Upload-Uuid": true, "Date": true, "Server": true,
+	"Www-Authenticate": true, "Docker-Distribution-Api-Version": true,
+}
+
+// copyHeader takes over what upstream says about a document.
+func copyHeader(to, from http.Header) {
+	for k, v := range from {
+		if !own[k] {
+			to[k] = v
+		}
+	}
+}
+
+// discard lets the connection to upstream be used again.
+func discard(resp *http.Response) {
+	if resp == nil || resp.Body == nil {
+		return
+	}
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxErrorBody))
+	_ = resp.Body.Close()
+}
+
+func (k *keptAnswer) response() *http.Response {
+	return &http.Response{
+		StatusCode: k.status, Status: fmt.Sprintf("%d %s", k.status, http.StatusText(k.status)),
+		Header: k.header.Clone(), Body: io.NopCloser(bytes.NewReader(k.body)), ContentLength: int64(len(k.body)), Request: k.req,
+	}
+}
+
+// passResponse gives the client upstream's answer: status, headers that concern it, body.
+func (ex *exchange) passResponse(resp *http.Response) {
+	defer discard(resp)
+	if f := ex.refusedCredentials(resp); f != nil {
+		ex.log.Error("upstream refused the credentials that sluice sends", "status", resp.StatusCode, "reason", f.Message)
+		writeFailure(ex.w, f)
+		return
+	}
+	h := ex.w.Header()
+	copyHeader(h, resp.Header)
+	if ex.up.Passthrough() {
+		// The challenge is upstream's: the client answers it with credentials of its own.
+		for _, c := range resp.Header.Values("WWW-Authenticate") {
+			h.Add("WWW-Authenticate", c)
+		}
+	}
+	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
+		if l, err := resolveLocation(resp); err == nil {
+			h.Set("Location", l)
+		}
+	}
+	if resp.ContentLength >= 0 && h.Get("Content-Length") == "" && ex.r.Method != http.MethodHead {
+		h.Set("Content-Length", fmt.Sprint(resp.ContentLength))
+	}
+	ex.answers = true
+	ex.w.WriteHeader(resp.StatusCode)
+	if ex.r.Method == http.MethodHead {
+		return
+	}
+	if _, err := io.Copy(ex.w, resp.Body); err != nil {
+		ex.log.Info("answer cut", "method", ex.r.Method, "status", resp.StatusCode, "reason", err)
+		panic(http.ErrAbortHandler) // the client must not take a part for the whole
+	}
+}
+
+// refusedCredentials is the answer when upstream refuses Sluice's own credentials. Passing a 401 on
+// would make the client ask its user to log in again, which cannot help.
+func (ex *exchange) refusedCredentials(resp *http.Response) *Failure {
+	if resp.StatusCode != http.StatusUnauthorized || ex.up.Passthrough() {
+		return nil
+	}
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+	return refuse(http.StatusForbidden, codeDenied,
+		"upstream refused the credentials that sluice sends for repository %s: check upstreams[].credentials of sluice, not your own login (upstream said: %s)",
+		ex.repo, clip(strings.TrimSpace(string(body))))
+}
+
+// resolveLocation makes a redirect absolute, so that it does not point back at Sluice.
+func resolveLocation(resp *http.Response) (string, error) {
+	l, err := url.Parse(resp.Header.Get("Location"))
+	if err != nil {
+		return "", err
+	}
+	return resp.Request.URL.ResolveReference(l).String(), nil
+}
+
+// passBase passes the API version check on to the one upstream that authenticates clients itself.
+func (p *Proxy) passBase(w http.ResponseWriter, r *http.Request, u *upstream.Registry) {
+	ex := &exchange{p: p, w: w, r: r, up: u, auth: r.Header.Get("Authorization"), log: p.log}
+	resp, err := u.Do(r.Context(), upstream.Request{Method: r.Method, Authorization: ex.auth, Header: http.Header{}})
+	if err != nil {
+		ex.finish(refuse(http.StatusBadGateway, codeUnavailable, "upstream registry did not answer: %v", err), 0)
+		return
+	}
+	ex.passResponse(resp)
+}
+
+// document reads a manifest that upstream sent, within the size that a manifest may have.
+func readDocument(resp *http.Response, limit int64) ([]byte, error) {
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("document is larger than %d bytes", limit)
+	}
+	return b, nil
+}

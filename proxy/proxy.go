@@ -1,0 +1,227 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+
+	"sluice/proxy/access"
+	"sluice/proxy/attest"
+	"sluice/proxy/config"
+	"sluice/proxy/observe"
+	"sluice/proxy/quarantine"
+	"sluice/proxy/session"
+	"sluice/proxy/upstream"
+)
+
+// sessionTTL is how long an upload URL may be used after it was given out. A layer of 50 GiB at
+// 1 MiB/s takes 14 hours.
+const sessionTTL = 24 * time.Hour
+
+// Options are what New needs.
+type Options struct {
+	Config  *config.Config
+	Storage storagedriver.StorageDriver // all state
+	Logger  *slog.Logger                // nil: none
+	Version string
+	Now     func() time.Time // nil: time.Now
+}
+
+// A Proxy answers clients. All state that outlives a request is in the storage or sealed in the
+// upload's URL; what it remembers beyond that are hints that may be lost (I10).
+type Proxy struct {
+	cfg          *config.Config
+	log          *slog.Logger
+	now          func() time.Time
+	version      string
+	access       *access.Access
+	upstreams    []*behind
+	quarantine   *quarantine.Store
+	attest       *attest.Store
+	sealer       *session.Sealer
+	authority    *authority
+	progress     *progress
+	fallbackTags keyedMutex
+	observe      *observe.Metrics
+	handler      http.Handler
+	closing      atomic.Bool
+	background   sync.WaitGroup // cancelling of sessions; Close waits for it
+	closers      []func() error
+}
+
+// New builds a proxy from a validated configuration. Close releases what it opened.
+func New(o Options) (*Proxy, error) {
+	p := &Proxy{cfg: o.Config, log: o.Logger, now: o.Now, version: o.Version, progress: newProgress(), observe: observe.New()}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	if p.now == nil {
+		p.now = time.Now
+	}
+	p.authority = newAuthority(p.now)
+	if err := p.open(o.Storage); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	p.handler = p.recovering(p.routes())
+	return p, nil
+}
+
+func (p *Proxy) open(driver storagedriver.StorageDriver) error {
+	var err error
+	if p.access, err = newAccess(p.cfg); err != nil {
+		return fmt.Errorf("access: %w", err)
+	}
+	if p.quarantine, err = quarantine.New(driver, quarantine.Options{Retention: int(p.cfg.Retention), Now: p.now}); err != nil {
+		return fmt.Errorf("storage: %w", err)
+	}
+	p.attest = attest.New(driver, p.now)
+	keys := p.cfg.Keys()
+	if len(keys) == 0 {
+		if keys, err = p.quarantine.SealKeys(context.Background()); err != nil {
+			return fmt.Errorf("seal key: %w", err)
+		}
+	}
+	if p.sealer, err = session.New(keys, sessionTTL, p.now); err != nil {
+		return err
+	}
+	for i := range p.cfg.Upstreams {
+		b, err := p.newUpstream(&p.cfg.Upstreams[i])
+		if err != nil {
+			return fmt.Errorf("upstream %s: %w", p.cfg.Upstreams[i].URL, err)
+		}
+		p.upstreams = append(p.upstreams, b)
+	}
+	return nil
+}
+
+func newAccess(c *config.Config) (*access.Access, error) {
+	o := access.Options{Mode: access.Mode(c.Access.Mode), Htpasswd: c.Access.Htpasswd}
+	for _, perm := range c.Access.Permissions {
+		granted := access.Permission{Identity: perm.Identity, Repositories: perm.Repositories}
+		for _, a := range perm.Actions {
+			granted.Actions = append(granted.Actions, access.Action(a))
+		}
+		o.Permissions = append(o.Permissions, granted)
+	}
+	return access.New(o)
+}
+
+// behind is one upstream and the names that lead to it.
+type behind struct {
+	prefix   string
+	registry *upstream.Registry
+	follow   bool
+}
+
+func (b *behind) clientName(name string) string {
+	if b.prefix == "" {
+		return name
+	}
+	return b.prefix + "/" + name
+}
+
+func (p *Proxy) newUpstream(u *config.Upstream) (*behind, error) {
+	o := upstream.Options{
+		URL: u.URL, Credentials: upstream.Mode(p.cfg.CredentialsOf(*u)), Username: u.Username, Password: u.ReadPassword,
+		CA: u.CA, Hosts: u.Hosts, Redirects: string(u.Redirects), Logger: p.log,
+	}
+	if u.URL == config.Embedded {
+		handler, closeEmbedded, err := upstream.NewEmbedded(context.Background(), p.embeddedRoot(), p.log)
+		if err != nil {
+			return nil, err
+		}
+		p.closers = append(p.closers, closeEmbedded.Close)
+		o.Embedded = handler
+	}
+	r, err := upstream.New(o)
+	if err != nil {
+		return nil, err
+	}
+	p.closers = append(p.closers, r.Close)
+	return &behind{prefix: u.Prefix, registry: r, follow: u.Redirects == config.RedirectsFollow}, nil
+}
+
+// embeddedRoot is beside Sluice's own state, under the same data folder.
+func (p *Proxy) embeddedRoot() string {
+	root := "sluice-data"
+	if fs := p.cfg.Storage.Filesystem; fs != nil && fs.RootDirectory != "" {
+		root = fs.RootDirectory
+	}
+	return filepath.Join(root, "registry")
+}
+
+// owner is the upstream for a client's name.
+func (p *Proxy) owner(repo string) *behind {
+	u, _, ok := p.cfg.Upstream(repo)
+	if !ok {
+		return nil
+	}
+	for i := range p.cfg.Upstreams {
+		if &p.cfg.Upstreams[i] == u {
+			return p.upstreams[i]
+		}
+	}
+	return nil
+}
+
+func (p *Proxy) upstreamFor(repo string) (*upstream.Registry, string, bool) {
+	_, name, ok := p.cfg.Upstream(repo)
+	b := p.owner(repo)
+	if !ok || b == nil {
+		return nil, "", false
+	}
+	return b.registry, name, true
+}
+
+func (p *Proxy) follow(repo string) bool {
+	b := p.owner(repo)
+	return b != nil && b.follow
+}
+
+// passthroughUpstream is the upstream whose own version check clients need, if there is only one.
+func (p *Proxy) passthroughUpstream() *upstream.Registry {
+	if len(p.upstreams) == 1 && p.upstreams[0].registry.Passthrough() {
+		return p.upstreams[0].registry
+	}
+	return nil
+}
+
+// Handler answers the registry API.
+func (p *Proxy) Handler() http.Handler { return p.handler }
+
+// Close releases connections and the embedded registry.
+func (p *Proxy) Close() error {
+	p.background.Wait()
+	var errs []error
+	for i := len(p.closers) - 1; i >= 0; i-- {
+		errs = append(errs, p.closers[i]())
+	}
+	p.closers = nil
+	return errors.Join(errs...)
+}
+
+// recovering turns a bug into an answer and a log entry for one client.
+func (p *Proxy) recovering(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			v := recover()
+			if v == nil {
+				return
+			}
+			if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+				panic(v)
+			}
+			p.log.Error("bug: handler panicked", "method", r.Method, "panic", v)
+			panic(http.ErrAbortHandler)
+		}()
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,267 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/gorilla/mux"
+	godigest "github.com/opencontainers/go-digest"
+
+	"sluice/filters"
+	"sluice/filters/ocidoc"
+	"sluice/proxy/upstream"
+)
+
+// putManifest takes a manifest or an index, by digest or by tag (distribution-spec, "Pushing manifests").
+func (ex *exchange) putManifest() error {
+	ref := mux.Vars(ex.r)["reference"]
+	body, err := ex.readManifest(ref)
+	if err != nil {
+		return err
+	}
+	contentType := ex.r.Header.Get("Content-Type")
+	if digestRef(ref) {
+		ex.tags = url.Values{"tag": ex.r.URL.Query()["tag"]} // distribution-spec after 1.1: tags beside a push by digest
+	}
+	if ex.rule.Attestations == filters.Forward {
+		return ex.forward(ref, &ocidoc.Document{Bytes: body, ContentType: contentType}, contentType)
+	}
+	doc, err := ocidoc.Parse(body, contentType)
+	if err != nil {
+		return refuse(http.StatusBadRequest, codeManifestInvalid, "manifest %s for repository %s: %v", clip(ref), ex.repo, err)
+	}
+	if f := ex.checkSigned(ref, doc); f != nil {
+		return f
+	}
+	switch {
+	case doc.Kind == ocidoc.KindIndex:
+		return ex.putIndex(ref, doc, contentType)
+	case filters.IsAttestation(doc) && digestRef(ref) && len(ex.tags["tag"]) == 0 && ex.peeks():
+		return ex.holdAttestation(doc, contentType)
+	case filters.IsAttestation(doc) && ex.peeks():
+		// Deliberate: somebody wants this document under a name.
+		ex.log.Warn("attestation pushed by tag is forwarded", "tag", ref, "digest", doc.Digest())
+		ex.p.observe.Exception("pushed_by_tag")
+	}
+	return ex.forward(ref, doc, contentType)
+}
+
+// readManifest reads the body within the size a manifest may have, and checks it against the
+// digest in the URL.
+func (ex *exchange) readManifest(ref string) ([]byte, error) {
+	if digestRef(ref) {
+		if f := checkDigest(ex.repo, ref); f != nil {
+			return nil, f
+		}
+	}
+	tooLarge := refuse(http.StatusRequestEntityTooLarge, codeManifestInvalid, "manifest %s for repository %s is larger than %d bytes, the size that registries take", clip(ref), ex.repo, ocidoc.MaxBytes)
+	if ex.r.ContentLength > ocidoc.MaxBytes {
+		return nil, tooLarge
+	}
+	body, err := io.ReadAll(io.LimitReader(ex.r.Body, ocidoc.MaxBytes+1))
+	if err != nil {
+		return nil, bodyError(ex, err)
+	}
+	if len(body) > ocidoc.MaxBytes {
+		return nil, tooLarge
+	}
+	if digestRef(ref) {
+		if got := godigest.Digest(ref).Algorithm().FromBytes(body); got.String() != ref {
+			return nil, refuse(http.StatusBadRequest, codeDigestInvalid, "manifest for repository %s has digest %s, not %s: nothing was changed", ex.repo, got, ref)
+		}
+	}
+	return body, nil
+}
+
+// received is the digest that the answer carries (I5): of the bytes received, in the algorithm of
+// the URL. BuildKit, containerd, regctl and oras compare it with what they sent.
+func received(ref string, doc *ocidoc.Document) string {
+	if digestRef(ref) {
+		return ref
+	}
+	return doc.Digest()
+}
+
+// answerManifest is the 201 of a manifest. regctl and oras take no other status.
+func (ex *exchange) answerManifest(ref string, doc *ocidoc.Document) error {
+	digest := received(ref, doc)
+	h := ex.w.Header()
+	h.Set("Location", ex.here("manifests", digest))
+	h.Set("Docker-Content-Digest", digest)
+	if doc.Subject != nil {
+		h.Set("OCI-Subject", doc.Subject.Digest)
+	}
+	h.Set("Content-Length", "0")
+	ex.answers = true
+	ex.w.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+// forward sends a document upstream as the very bytes received (I4), after what it refers to.
+func (ex *exchange) forward(ref string, doc *ocidoc.Document, contentType string) error {
+	if err := ex.putUpstream(ref, doc, contentType); err != nil {
+		return err
+	}
+	return ex.answerManifest(ref, doc)
+}
+
+// putUpstream releases what doc refers to and puts it. Upstream's word that something is missing
+// leads to one look at everything and one more try: a guess too cautious never fails a push (I8).
+func (ex *exchange) putUpstream(ref string, doc *ocidoc.Document, contentType string) error {
+	if err := ex.releaseLikely(doc); err != nil {
+		return err
+	}
+	resp, err := ex.sendManifest(ref, doc.Bytes, contentType)
+	if err != nil {
+		return err
+	}
+	if missing(resp) && ex.hasReferences(doc) {
+		kept := keepAnswer(resp)
+		sent, err := ex.releaseAll(doc)
+		if err != nil {
+			return err
+		}
+		if !sent {
+			return &passed{kept.response()}
+		}
+		if resp, err = ex.sendManifest(ref, doc.Bytes, contentType); err != nil {
+			return err
+		}
+	}
+	if resp.StatusCode >= 300 {
+		return &passed{resp}
+	}
+	discard(resp)
+	for _, t := range resp.Header.Values("OCI-Tag") {
+		ex.w.Header().Add("OCI-Tag", t)
+	}
+	return ex.takeOverReferrer(doc, resp)
+}
+
+// tagsFor is the query of the document that the client pushes, and of no other that goes before it.
+func (ex *exchange) tagsFor(ref string) url.Values {
+	if ref == mux.Vars(ex.r)["reference"] {
+		return ex.tags
+	}
+	return nil
+}
+
+// hasReferences parses what a forwarding rule left unparsed, now that it matters.
+func (ex *exchange) hasReferences(doc *ocidoc.Document) bool {
+	if doc.Kind == ocidoc.KindOther {
+		if d, err := ocidoc.Parse(doc.Bytes, doc.ContentType); err == nil {
+			*doc = *d
+		}
+	}
+	return doc.Kind != ocidoc.KindOther
+}
+
+func (ex *exchange) sendManifest(ref string, body []byte, contentType string) (*http.Response, error) {
+	header := http.Header{}
+	if contentType != "" {
+		header.Set("Content-Type", contentType)
+	}
+	resp, err := ex.do(upstream.Request{
+		Method: http.MethodPut, Path: manifestPath(ref), Query: ex.tagsFor(ref), Push: true, Header: header,
+		Replay: body, ContentLength: int64(len(body)),
+	})
+	if err == nil && resp.StatusCode >= 300 && !digestRef(ref) && ex.holdsAlready(ref, body, resp) {
+		discard(resp)
+		resp.StatusCode, resp.Body = http.StatusCreated, http.NoBody
+	}
+	return resp, err
+}
+
+// holdsAlready is true when a tag is immutable and holds this very document: a rebuild whose images
+// did not change is a success, although its provenance changed.
+func (ex *exchange) holdsAlready(tag string, body []byte, refusal *http.Response) bool {
+	if refusal.StatusCode >= 500 || !immutable(refusal) {
+		return false
+	}
+	resp, err := ex.do(upstream.Request{Method: http.MethodHead, Path: manifestPath(tag), Header: http.Header{"Accept": manifestTypes}})
+	if err != nil {
+		return false
+	}
+	defer discard(resp)
+	return resp.StatusCode == http.StatusOK && resp.Header.Get("Docker-Content-Digest") == ocidoc.DigestOf(body)
+}
+
+// immutable recognises the refusal of ECR (400 TAG_INVALID) and of others, which say so in words.
+func immutable(resp *http.Response) bool {
+	kept := keepAnswer(resp)
+	resp.Body = kept.response().Body
+	return bytes.Contains(kept.body, []byte("TAG_INVALID")) || bytes.Contains(bytes.ToLower(kept.body), []byte("immutable"))
+}
+
+// missing is true when upstream refused a manifest because it lacks something it refers to. The
+// body is put back for whoever passes the answer on.
+func missing(resp *http.Response) bool {
+	if resp.StatusCode < 400 || resp.StatusCode >= 500 {
+		return false
+	}
+	for _, code := range errorCodes(resp) {
+		switch code {
+		case codeManifestBlobUnknown, codeBlobUnknown, codeManifestUnknown, "MANIFEST_UNVERIFIED":
+			return true
+		}
+	}
+	return false
+}
+
+// errorCodes reads the codes of an upstream error and leaves the answer readable.
+func errorCodes(resp *http.Response) []string {
+	kept := keepAnswer(resp)
+	resp.Body = kept.response().Body
+	var body struct {
+		Errors []struct {
+			Code string `json:"code"`
+		} `json:"errors"`
+	}
+	if json.Unmarshal(kept.body, &body) != nil {
+		return nil
+	}
+	codes := make([]string, 0, len(body.Errors))
+	for _, e := range body.Errors {
+		codes = append(codes, strings.ToUpper(e.Code))
+	}
+	return codes
+}
+
+// holdAttestation keeps an attestation manifest until an index says what it belongs to. One with a
+// subject says so itself, and is stored at once.
+func (ex *exchange) holdAttestation(doc *ocidoc.Document, contentType string) error {
+	if ex.up.Passthrough() {
+		if err := ex.mayWrite(); err != nil {
+			return err
+		}
+	}
+	digest := received(mux.Vars(ex.r)["reference"], doc)
+	if answered, err := ex.holdManifest(digest, doc, contentType); answered || err != nil {
+		return err
+	}
+	if doc.Subject != nil && ex.rule.Attestations == filters.Store {
+		if err := ex.storeReferrer(doc); err != nil {
+			return err
+		}
+	}
+	ex.log.Debug("attestation manifest held", "digest", digest)
+	return ex.answerManifest(digest, doc)
+}
+
+// missingChild is a child that is neither held nor upstream.
+type missingChild struct{ digest string }
+
+func (m *missingChild) Error() string { return "child " + m.digest + " is unknown" }
+
+func asMissingChild(err error) (string, bool) {
+	var m *missingChild
+	if errors.As(err, &m) {
+		return m.digest, true
+	}
+	return "", false
+}

@@ -1,0 +1,217 @@
+package proxy
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+
+	"github.com/gorilla/mux"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"sluice/filters"
+	"sluice/filters/ocidoc"
+	"sluice/proxy/attest"
+	"sluice/proxy/upstream"
+)
+
+const artifactTypeAttestation = "application/vnd.docker.attestation.manifest.v1+json"
+
+// referrers lists what refers to a digest: what upstream knows, and what is stored here
+// (distribution-spec, "Listing Referrers"). Where upstream has no referrers API its fallback tag
+// is read, since Sluice has said to clients that they need not look there.
+func (ex *exchange) referrers() error {
+	digest := mux.Vars(ex.r)["digest"]
+	if f := checkDigest(ex.repo, digest); f != nil {
+		return f
+	}
+	query := ex.r.URL.Query()
+	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: "referrers/" + digest, Query: query, Header: pick(ex.r.Header, "Accept")})
+	if err != nil {
+		return err
+	}
+	var index ocispec.Index
+	next := ""
+	filtered := false
+	switch {
+	case resp.StatusCode == http.StatusOK:
+		next = resp.Header.Get("Link")
+		filtered = resp.Header.Get("OCI-Filters-Applied") != ""
+		if index, err = readIndex(resp); err != nil {
+			return refuse(http.StatusBadGateway, codeUnavailable, "referrers of %s in repository %s could not be read from upstream: %v", digest, ex.repo, err)
+		}
+		if index.Manifests == nil && index.MediaType == "" {
+			resp.StatusCode = http.StatusNotFound
+		}
+	case noReferrersAPI(resp.StatusCode):
+		discard(resp)
+		if index, err = ex.readFallback(digest); err != nil {
+			return err
+		}
+	default:
+		return &passed{resp}
+	}
+	if next == "" { // the last page
+		stored, err := ex.storedReferrers(digest)
+		if err != nil {
+			return err
+		}
+		index.Manifests = mergeDescriptors(index.Manifests, stored)
+	}
+	if want := query.Get("artifactType"); want != "" {
+		index.Manifests = ofType(index.Manifests, want)
+		filtered = true
+	}
+	return ex.answerReferrers(index, next, filtered)
+}
+
+// noReferrersAPI: the spec says 404; distribution answers that from its router, others 405 or 400.
+func noReferrersAPI(status int) bool {
+	return status == http.StatusNotFound || status == http.StatusMethodNotAllowed || status == http.StatusBadRequest || status == http.StatusNotImplemented
+}
+
+func readIndex(resp *http.Response) (ocispec.Index, error) {
+	var index ocispec.Index
+	b, err := readDocument(resp, ocidoc.MaxBytes)
+	if err != nil {
+		return index, err
+	}
+	return index, json.Unmarshal(b, &index)
+}
+
+// readFallback reads upstream's referrers tag (distribution-spec, "Referrers Tag Schema").
+func (ex *exchange) readFallback(digest string) (ocispec.Index, error) {
+	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: manifestPath(filters.FallbackTag(digest)), Header: http.Header{"Accept": {ocidoc.MediaTypeOCIIndex}}})
+	if err != nil {
+		return ocispec.Index{}, err
+	}
+	if resp.StatusCode == http.StatusNotFound {
+		discard(resp)
+		return ocispec.Index{}, nil
+	}
+	if resp.StatusCode != http.StatusOK {
+		return ocispec.Index{}, &passed{resp}
+	}
+	index, err := readIndex(resp)
+	if err != nil {
+		return index, refuse(http.StatusBadGateway, codeUnavailable, "referrers tag of %s in repository %s could not be read from upstream: %v", digest, ex.repo, err)
+	}
+	return index, nil
+}
+
+// storedReferrers are the attestations that `store` keeps for an image, the legacy ones as derived
+// OCI 1.1 manifests. Reading them needs authority.
+func (ex *exchange) storedReferrers(digest string) ([]ocispec.Descriptor, error) {
+	if ex.rule.Attestations == filters.Forward {
+		return nil, nil
+	}
+	records, err := ex.p.attest.BySubject(ex.ctx(), ex.repo, digest)
+	if err != nil {
+		return nil, transient(err, "stored attestations of %s in repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)
+	}
+	if len(records) == 0 {
+		return nil, nil
+	}
+	if err := ex.mayRead(); err != nil {
+		var no *noAuthority
+		if errors.As(err, &no) {
+			discard(no.resp)
+			return nil, nil
+		}
+		return nil, err
+	}
+	list := make([]ocispec.Descriptor, 0, len(records))
+	for _, r := range records {
+		d, ok, err := ex.referrerOf(r)
+		if err != nil {
+			return nil, transient(err, "stored attestation %s of repository %s could not be read from the storage of sluice, see its log", r.Attestation, ex.repo)
+		}
+		if ok {
+			list = append(list, d)
+		}
+	}
+	return list, nil
+}
+
+func (ex *exchange) referrerOf(r attest.Record) (ocispec.Descriptor, bool, error) {
+	digest := r.Attestation
+	if r.Derived != "" {
+		digest = r.Derived
+	}
+	mediaType, b, err := ex.p.attest.Document(ex.ctx(), ex.repo, digest)
+	if errors.Is(err, attest.ErrNotFound) {
+		return ocispec.Descriptor{}, false, nil
+	}
+	if err != nil {
+		return ocispec.Descriptor{}, false, err
+	}
+	doc, err := ocidoc.Parse(b, mediaType)
+	if err != nil {
+		return ocispec.Descriptor{}, false, err
+	}
+	if doc.Subject == nil {
+		return ocispec.Descriptor{}, false, nil
+	}
+	return referrerDescriptor(doc, digest, mediaType), true, nil
+}
+
+// referrerDescriptor describes a referrer as the spec asks: with the artifact type, else the
+// config's media type, and the manifest's annotations.
+func referrerDescriptor(doc *ocidoc.Document, digest, mediaType string) ocispec.Descriptor {
+	artifactType := doc.ArtifactType
+	if artifactType == "" && doc.Config != nil {
+		artifactType = doc.Config.MediaType
+	}
+	return ocispec.Descriptor{
+		MediaType: mediaType, Digest: asDigest(digest), Size: int64(len(doc.Bytes)),
+		ArtifactType: artifactType, Annotations: doc.Annotations,
+	}
+}
+
+func mergeDescriptors(a, b []ocispec.Descriptor) []ocispec.Descriptor {
+	seen := map[string]bool{}
+	merged := make([]ocispec.Descriptor, 0, len(a)+len(b))
+	for _, d := range append(append([]ocispec.Descriptor{}, a...), b...) {
+		if !seen[d.Digest.String()] {
+			seen[d.Digest.String()] = true
+			merged = append(merged, d)
+		}
+	}
+	return merged
+}
+
+func ofType(all []ocispec.Descriptor, artifactType string) []ocispec.Descriptor {
+	kept := make([]ocispec.Descriptor, 0, len(all))
+	for _, d := range all {
+		if d.ArtifactType == artifactType {
+			kept = append(kept, d)
+		}
+	}
+	return kept
+}
+
+func (ex *exchange) answerReferrers(index ocispec.Index, next string, filtered bool) error {
+	body, err := json.Marshal(ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
+		Manifests: append([]ocispec.Descriptor{}, index.Manifests...), Annotations: index.Annotations,
+	})
+	if err != nil {
+		return err
+	}
+	h := ex.w.Header()
+	h.Set("Content-Type", ocispec.MediaTypeImageIndex)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if filtered {
+		h.Set("OCI-Filters-Applied", "artifactType")
+	}
+	if next != "" {
+		if l := ex.relink(next); l != "" {
+			h.Set("Link", l)
+		}
+	}
+	ex.answers = true
+	ex.w.WriteHeader(http.StatusOK)
+	_, err = ex.w.Write(body)
+	return err
+}

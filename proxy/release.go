@@ -1,0 +1,185 @@
+package proxy
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"sluice/filters/ocidoc"
+	"sluice/proxy/upstream"
+)
+
+const (
+	// likelySize is up to which size a layer is looked up before its manifest goes upstream: a
+	// statement may have any media type in somebody's manifest, but a layer as large as this that
+	// begins like one is so rare that upstream's refusal may find it.
+	likelySize = 64 << 10
+	// lookups is how many look-ups or uploads run at once for one document.
+	lookups = 8
+)
+
+func queryDigest(digest string) url.Values { return url.Values{"digest": {digest}} }
+
+// blobsOf lists what a manifest needs to be there before it: its config and layers.
+func blobsOf(doc *ocidoc.Document) []ocidoc.Descriptor {
+	if doc.Kind != ocidoc.KindManifest {
+		return nil
+	}
+	blobs := make([]ocidoc.Descriptor, 0, len(doc.Layers)+1)
+	if doc.Config != nil {
+		blobs = append(blobs, *doc.Config)
+	}
+	return append(blobs, doc.Layers...)
+}
+
+// likelyHeld is what a peek may have held although something that goes upstream refers to it.
+func likelyHeld(doc *ocidoc.Document) []ocidoc.Descriptor {
+	var likely []ocidoc.Descriptor
+	for i, d := range blobsOf(doc) {
+		config := i == 0 && doc.Config != nil
+		if config || d.Size <= likelySize || !isLayer(d.MediaType) {
+			likely = append(likely, d)
+		}
+	}
+	return likely
+}
+
+func isLayer(mediaType string) bool {
+	return strings.HasPrefix(mediaType, "application/vnd.oci.image.layer.") ||
+		strings.HasPrefix(mediaType, "application/vnd.docker.image.rootfs.")
+}
+
+// releaseLikely sends what is held of the blobs that doc refers to, before doc (I1).
+func (ex *exchange) releaseLikely(doc *ocidoc.Document) error {
+	_, err := ex.releaseBlobs(likelyHeld(doc))
+	return err
+}
+
+// releaseAll sends everything held that doc refers to: blobs of any size, and for an index the
+// manifests of its children, each after its own blobs. It tells whether there was anything.
+func (ex *exchange) releaseAll(doc *ocidoc.Document) (bool, error) {
+	if doc.Kind == ocidoc.KindManifest {
+		return ex.releaseBlobs(blobsOf(doc))
+	}
+	sent := false
+	for _, e := range doc.Manifests {
+		child, err := ex.findManifest(e.Digest)
+		if err != nil {
+			ex.p.storageTrouble(ex.log, "look up manifest "+e.Digest, err)
+			continue
+		}
+		if child == nil {
+			continue
+		}
+		if err := ex.releaseManifest(e.Digest, child); err != nil {
+			return sent, err
+		}
+		sent = true
+	}
+	return sent, nil
+}
+
+// releaseManifest sends a held manifest by digest, after everything that it refers to.
+func (ex *exchange) releaseManifest(digest string, doc *ocidoc.Document) error {
+	if _, err := ex.releaseAll(doc); err != nil {
+		return err
+	}
+	resp, err := ex.sendManifest(digest, doc.Bytes, doc.ContentType)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode >= 300 {
+		return &passed{resp}
+	}
+	discard(resp)
+	ex.log.Info("held manifest released", "digest", digest)
+	return nil
+}
+
+func (ex *exchange) releaseBlobs(blobs []ocidoc.Descriptor) (bool, error) {
+	var sent atomic.Bool
+	g, _ := errgroup.WithContext(ex.ctx())
+	g.SetLimit(lookups)
+	seen := map[string]bool{}
+	for _, d := range blobs {
+		if seen[d.Digest] {
+			continue
+		}
+		seen[d.Digest] = true
+		g.Go(func() error {
+			h, err := ex.findBlob(d.Digest)
+			if err == nil && h == nil && d.Digest == emptyDigest {
+				h = emptyHeld()
+			}
+			if err != nil {
+				// If it is needed, upstream will say so, and the client sees that.
+				ex.p.storageTrouble(ex.log, "look up blob "+d.Digest, err)
+				return nil
+			}
+			if h == nil {
+				return nil
+			}
+			defer h.Close()
+			sent.Store(true)
+			return ex.releaseBlob(d.Digest, h)
+		})
+	}
+	err := g.Wait()
+	return sent.Load(), err
+}
+
+// releaseBlob sends one held blob, unless upstream has it.
+func (ex *exchange) releaseBlob(digest string, h *held) error {
+	resp, err := ex.do(upstream.Request{Method: http.MethodHead, Path: blobPath(digest)})
+	if err != nil {
+		return err
+	}
+	discard(resp)
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	if h.size <= heldInMemory {
+		b, err := h.bytes(heldInMemory)
+		if err != nil {
+			return transient(err, "blob %s of repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)
+		}
+		return ex.sendBlob(digest, b)
+	}
+	location, err := ex.openSession()
+	if err != nil {
+		return err
+	}
+	resp, err = ex.do(upstream.Request{
+		Method: http.MethodPut, Location: location, Query: queryDigest(digest), Push: true,
+		Header: http.Header{"Content-Type": {"application/octet-stream"}}, Body: h, ContentLength: h.size,
+	})
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode >= 300 {
+		return &passed{resp}
+	}
+	discard(resp)
+	ex.log.Info("held blob released", "digest", digest, "bytes", h.size)
+	return nil
+}
+
+// emptyHeld is `{}`, for when it is needed and the copy that a client sent has been swept.
+func emptyHeld() *held {
+	return &held{size: int64(len(emptyBlob)), open: func(_ context.Context, off int64) (io.ReadCloser, error) {
+		return io.NopCloser(strings.NewReader(emptyBlob[off:])), nil
+	}}
+}
+
+func digestsOf(list []ocidoc.Descriptor) []string {
+	digests := make([]string, 0, len(list))
+	for _, d := range list {
+		digests = append(digests, d.Digest)
+	}
+	return digests
+}

@@ -1,0 +1,241 @@
+package proxy
+
+import (
+	"errors"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+
+	v2 "github.com/distribution/distribution/v3/registry/api/v2"
+	"github.com/gorilla/mux"
+
+	"sluice/proxy/access"
+)
+
+// A handler answers one exchange. Its error becomes the answer, in one place.
+type handler func(*exchange) error
+
+// methods maps HTTP methods of one route to what answers them and what it takes.
+type methods map[string]struct {
+	action access.Action
+	handle handler
+}
+
+// routes builds distribution's router with our handlers, and the referrers route that it lacks.
+func (p *Proxy) routes() http.Handler {
+	// A fresh router: v2.Router() is shared by everything in the process, the embedded registry included.
+	router := v2.RouterWithPrefix("")
+	router.SkipClean(true) // a cleaned path would be redirected, and no client follows that with a body
+	router.NotFoundHandler = http.HandlerFunc(notFound)
+	router.MethodNotAllowedHandler = http.HandlerFunc(methodNotAllowed)
+
+	table := map[string]methods{
+		v2.RouteNameManifest: {
+			http.MethodGet:    {access.Pull, (*exchange).getManifest},
+			http.MethodHead:   {access.Pull, (*exchange).getManifest},
+			http.MethodPut:    {access.Push, (*exchange).putManifest},
+			http.MethodDelete: {access.Push, (*exchange).deleteManifest},
+		},
+		v2.RouteNameTags: {
+			http.MethodGet: {access.Pull, (*exchange).listTags},
+		},
+		v2.RouteNameBlob: {
+			http.MethodGet:    {access.Pull, (*exchange).getBlob},
+			http.MethodHead:   {access.Pull, (*exchange).headBlob},
+			http.MethodDelete: {access.Push, (*exchange).deleteBlob},
+		},
+		v2.RouteNameBlobUpload: {
+			http.MethodPost: {access.Push, (*exchange).postUpload},
+		},
+		v2.RouteNameBlobUploadChunk: {
+			http.MethodGet:    {access.Push, (*exchange).getUpload},
+			http.MethodPatch:  {access.Push, (*exchange).patchUpload},
+			http.MethodPut:    {access.Push, (*exchange).putUpload},
+			http.MethodDelete: {access.Push, (*exchange).deleteUpload},
+		},
+	}
+	for name, m := range table {
+		router.GetRoute(name).Handler(p.repository(m))
+	}
+	router.GetRoute(v2.RouteNameBase).HandlerFunc(p.base)
+	router.GetRoute(v2.RouteNameCatalog).HandlerFunc(p.catalog)
+	// Both with any digest text: the handler says what is wrong with it, the router could only say 404.
+	router.Path("/v2/{name:.+}/referrers/{digest}").Name("referrers").Handler(p.repository(methods{
+		http.MethodGet: {access.Pull, (*exchange).referrers},
+	}))
+	// Without the final slash mux would redirect the POST as a GET.
+	return withoutSlash(router)
+}
+
+var uploadsWithoutSlash = regexp.MustCompile(`^/v2/.+/blobs/uploads$`)
+
+// withoutSlash accepts "POST /v2/<name>/blobs/uploads", as distribution does.
+func withoutSlash(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost && uploadsWithoutSlash.MatchString(r.URL.Path) {
+			r2 := r.Clone(r.Context())
+			r2.URL.Path += "/"
+			r2.URL.RawPath = ""
+			r = r2
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// repository wraps the handlers of one route: who asks, for which repository, behind which
+// upstream, under which rule; and turns their errors into answers.
+func (p *Proxy) repository(m methods) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+		entry, ok := m[r.Method]
+		if !ok {
+			methodNotAllowed(w, r)
+			return
+		}
+		ex, fail := p.exchange(w, r, mux.Vars(r)["name"], entry.action)
+		if fail != nil {
+			writeFailure(w, fail)
+			drain(w, r)
+			return
+		}
+		// Layers are read while the answer is already being written (errors to a streaming client).
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		start := time.Now()
+		err := entry.handle(ex)
+		ex.finish(err, time.Since(start))
+	})
+}
+
+// exchange finds out everything that a handler needs to know, or why there is no answer.
+func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, repo string, action access.Action) (*exchange, *Failure) {
+	if !validRepository(repo) {
+		return nil, refuse(http.StatusBadRequest, codeNameInvalid, "repository name %q is not valid: lower-case letters, digits and single separators ., _, __, - in components divided by /", clip(repo))
+	}
+	id, err := p.access.Authenticate(r)
+	if err != nil {
+		return nil, p.unauthenticated(r, err)
+	}
+	if !p.access.Allowed(id, repo, action) {
+		return nil, refuse(http.StatusForbidden, codeDenied, "%s may not %s repository %s: see access.permissions", id.Name, action, repo)
+	}
+	u, upRepo, ok := p.upstreamFor(repo)
+	if !ok {
+		return nil, refuse(http.StatusNotFound, codeNameUnknown, "no upstream is configured for repository %s: see upstreams[].prefix", repo)
+	}
+	ex := &exchange{
+		p: p, w: w, r: r, repo: repo, up: u, upRepo: upRepo, id: id,
+		rule: p.cfg.Rule(repo), log: p.log.With("repository", repo),
+	}
+	if u.Passthrough() {
+		ex.auth = r.Header.Get("Authorization")
+	}
+	return ex, nil
+}
+
+// finish answers with the error, if there is one, and logs it once.
+func (ex *exchange) finish(err error, took time.Duration) {
+	if err == nil {
+		return
+	}
+	var p *passed
+	var f *Failure
+	switch {
+	case errors.As(err, &p):
+		ex.passResponse(p.resp)
+		drain(ex.w, ex.r)
+		return
+	case ex.r.Context().Err() != nil:
+		ex.log.Info("client went away", "method", ex.r.Method, "took", took)
+		panic(http.ErrAbortHandler) // nothing can be said any more; the connection must not be reused
+	case errors.As(err, &f):
+	default:
+		f = transient(err, "sluice could not serve %s for repository %s: see its log", ex.r.Method, ex.repo)
+	}
+	level := ex.log.Warn
+	if f.Status >= 500 || f.Status == http.StatusTooManyRequests {
+		level = ex.log.Error
+	} else if f.Status == http.StatusNotFound {
+		level = ex.log.Debug
+	}
+	level("request refused", "method", ex.r.Method, "route", routeName(ex.r), "status", f.Status, "code", f.Code, "reason", f.Error())
+	if ex.answers {
+		panic(http.ErrAbortHandler) // half an answer is out: cut it, so that nobody takes it for whole
+	}
+	writeFailure(ex.w, f)
+	drain(ex.w, ex.r)
+}
+
+// routeName is the route and never the path: an upload path carries a sealed token.
+func routeName(r *http.Request) string {
+	if route := mux.CurrentRoute(r); route != nil {
+		return route.GetName()
+	}
+	return ""
+}
+
+// unauthenticated is the answer to who is not known, with the challenge that tells what to send.
+func (p *Proxy) unauthenticated(r *http.Request, err error) *Failure {
+	f := refuse(http.StatusUnauthorized, codeUnauthorized, "authentication required for this registry").because(err)
+	for _, c := range p.access.Challenge() {
+		f.with("WWW-Authenticate", c)
+	}
+	p.log.Info("not authenticated", "method", r.Method, "remote", r.RemoteAddr, "reason", err)
+	return f
+}
+
+func notFound(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, "/v2/") {
+		writeFailure(w, describeBadPath(r.Method, r.URL.Path))
+		drain(w, r)
+		return
+	}
+	writeFailure(w, refuse(http.StatusNotFound, codeNameUnknown, "nothing here: the registry API is under /v2/"))
+	drain(w, r)
+}
+
+var knownTail = regexp.MustCompile(`^/v2/(.+)/(manifests|blobs|tags|referrers)/(.*)$`)
+
+// describeBadPath says what is outside the grammar in a path that no route takes.
+func describeBadPath(method, path string) *Failure {
+	m := knownTail.FindStringSubmatch(path)
+	if m == nil {
+		return refuse(http.StatusNotFound, codeNameUnknown, "path is not one of the registry API")
+	}
+	name, kind, ref := m[1], m[2], m[3]
+	switch {
+	case !validRepository(name):
+		return refuse(http.StatusBadRequest, codeNameInvalid, "repository name %q is not valid: lower-case letters, digits and single separators ., _, __, - in components divided by /", clip(name))
+	case kind == "blobs" && strings.HasPrefix(ref, "uploads/"):
+		return refuse(http.StatusNotFound, codeBlobUploadUnknown, "upload URL for repository %s is not one of this registry: start again with POST", name)
+	case kind == "blobs" || strings.Contains(ref, ":"):
+		return refuse(http.StatusBadRequest, codeDigestInvalid, "digest %q for repository %s is not valid", clip(ref), name)
+	case kind == "manifests" && (method == http.MethodGet || method == http.MethodHead):
+		return refuse(http.StatusNotFound, codeManifestUnknown, "tag %q of repository %s cannot exist: letters, digits, _ . - and at most 128 of them", clip(ref), name)
+	case kind == "manifests":
+		return refuse(http.StatusBadRequest, codeManifestInvalid, "tag %q for repository %s is not valid: letters, digits, _ . - and at most 128 of them", clip(ref), name)
+	}
+	return refuse(http.StatusNotFound, codeNameUnknown, "path is not one of the registry API")
+}
+
+func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
+	writeFailure(w, refuse(http.StatusMethodNotAllowed, codeUnsupported, "method %s is not supported here", clip(r.Method)))
+	drain(w, r)
+}
+
+// base answers the API version check. Under passthrough upstream's own answer counts, since it
+// carries the challenge that clients such as skopeo and Docker 20.10 act on.
+func (p *Proxy) base(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	if _, err := p.access.Authenticate(r); err != nil {
+		writeFailure(w, p.unauthenticated(r, err))
+		return
+	}
+	if u := p.passthroughUpstream(); u != nil {
+		p.passBase(w, r, u)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", "2")
+	_, _ = w.Write([]byte("{}"))
+}

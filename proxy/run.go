@@ -1,0 +1,185 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"sync"
+	"time"
+
+	"sluice/filters"
+	"sluice/proxy/quarantine"
+)
+
+const (
+	headerTimeout = 30 * time.Second // slow headers hold a connection no longer; bodies may take their time
+	idleTimeout   = 2 * time.Minute
+	maxHeader     = 64 << 10
+	sweepEvery    = time.Hour
+)
+
+// Run serves until ctx ends, then lets running requests finish within shutdown_timeout.
+func (p *Proxy) Run(ctx context.Context) error {
+	ln, err := p.listen()
+	if err != nil {
+		return err
+	}
+	servers := []*http.Server{p.server(p.Handler())}
+	listeners := []net.Listener{ln}
+	if p.cfg.Admin != "" {
+		admin, err := net.Listen("tcp", p.cfg.Admin)
+		if err != nil {
+			_ = ln.Close()
+			return fmt.Errorf("listen on admin address %s: %w (set admin to another address, or to \"\")", p.cfg.Admin, err)
+		}
+		servers, listeners = append(servers, p.server(p.admin())), append(listeners, admin)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	background.Go(func() { p.housekeeping(ctx) })
+	failed := make(chan error, len(servers))
+	for i, s := range servers {
+		background.Go(func() { failed <- s.Serve(listeners[i]) })
+	}
+	p.log.Info("serving", "listen", ln.Addr().String(), "admin", p.cfg.Admin, "upstream", p.upstreamNames(), "version", p.version)
+	select {
+	case <-ctx.Done():
+		err = nil
+	case err = <-failed:
+	}
+	p.closing.Store(true)
+	cancel()
+	err = errors.Join(err, p.shutdown(servers))
+	background.Wait()
+	return errors.Join(err, p.Close())
+}
+
+func (p *Proxy) upstreamNames() []string {
+	var names []string
+	for _, u := range p.cfg.Upstreams {
+		names = append(names, u.URL)
+	}
+	return names
+}
+
+// server has no read timeout: a layer takes as long as it takes.
+func (p *Proxy) server(h http.Handler) *http.Server {
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true) // HTTP/2 windows and framing cost CPU on layers, and no client needs it
+	return &http.Server{
+		Handler: h, Protocols: protocols, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: nil,
+	}
+}
+
+func (p *Proxy) listen() (net.Listener, error) {
+	ln, err := net.Listen("tcp", p.cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w (another program may have the port; on macOS port 5000 is taken by AirPlay: use --listen)", p.cfg.Listen, err)
+	}
+	if p.cfg.TLS.Certificate == "" {
+		return ln, nil
+	}
+	certificate, err := tls.LoadX509KeyPair(p.cfg.TLS.Certificate, p.cfg.TLS.Key)
+	if err != nil {
+		_ = ln.Close()
+		return nil, fmt.Errorf("tls.certificate %s: %w", p.cfg.TLS.Certificate, err)
+	}
+	return tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}), nil
+}
+
+func (p *Proxy) shutdown(servers []*http.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(p.cfg.ShutdownTimeout))
+	defer cancel()
+	var errs []error
+	for _, s := range servers {
+		if err := s.Shutdown(ctx); errors.Is(err, context.DeadlineExceeded) {
+			p.log.Warn("requests were still running after shutdown_timeout and are cut", "shutdown_timeout", time.Duration(p.cfg.ShutdownTimeout).String())
+			_ = s.Close()
+		} else if err != nil && !errors.Is(err, http.ErrServerClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// admin answers health checks and metrics, on an address of its own.
+func (p *Proxy) admin() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /readyz", p.readyz)
+	mux.Handle("GET /metrics", p.observe.Handler())
+	if p.cfg.Pprof {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
+	return mux
+}
+
+// readyz is no while shutting down and when storage cannot be read.
+func (p *Proxy) readyz(w http.ResponseWriter, r *http.Request) {
+	if p.closing.Load() {
+		http.Error(w, "shutting down", http.StatusServiceUnavailable)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	defer cancel()
+	if _, err := p.quarantine.TagOriginal(ctx, "readyz", "none", emptyDigest); err != nil && !errors.Is(err, quarantine.ErrNotFound) {
+		p.log.Error("not ready", "reason", err)
+		http.Error(w, "storage cannot be read, see the log", http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = w.Write([]byte("ok\n"))
+}
+
+// housekeeping sweeps quarantine and forgets old hints until ctx ends.
+func (p *Proxy) housekeeping(ctx context.Context) {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	var swept time.Time
+	for {
+		if now := p.now(); now.Sub(swept) >= sweepEvery {
+			swept = now
+			p.sweep(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			p.authority.expire()
+		}
+	}
+}
+
+// sweep empties generations of quarantine that are over. Attestations that no index ever named are
+// kept aside where the rule says `store`: they may be the only copy of somebody's provenance.
+func (p *Proxy) sweep(ctx context.Context) {
+	s, err := p.quarantine.Sweep(ctx, p.keepUnclaimed)
+	if err != nil && ctx.Err() == nil {
+		p.log.Error("sweep failed, the next one tries again", "reason", err)
+	}
+	if len(s.Generations) > 0 {
+		p.log.Info("swept", "generations", s.Generations, "objects", s.Objects, "bytes", s.Bytes, "manifests", s.Manifests)
+	}
+	if days := int(p.cfg.Store.Retention); days > 0 {
+		p.expireStored(ctx, days)
+	}
+}
+
+func (p *Proxy) keepUnclaimed(ctx context.Context, repo, digest string, m quarantine.Manifest) error {
+	if p.cfg.Rule(repo).Attestations != filters.Store {
+		return nil
+	}
+	kept, err := p.moveUnclaimed(ctx, repo, digest, m)
+	if kept {
+		p.observe.Unclaimed()
+		p.log.Warn("attestation that no index named is kept aside", "repository", repo, "digest", digest)
+	}
+	return err
+}

@@ -1,0 +1,41 @@
+package proxy
+
+import (
+	"fmt"
+	"net/http"
+
+	"sluice/filters"
+	"sluice/filters/ocidoc"
+	"sluice/proxy/config"
+)
+
+// checkSigned stops a signature or referrer for a digest that nobody who pulls from upstream will
+// ever see: it would protect nothing, and verification by tag would fail (signed_originals).
+func (ex *exchange) checkSigned(ref string, doc *ocidoc.Document) *Failure {
+	if ex.rule.SignedOriginals == config.SignedForward || !ex.peeks() {
+		return nil
+	}
+	signed, ok := filters.SignatureTag(ref)
+	if !ok && doc.Subject != nil {
+		signed = doc.Subject.Digest
+	}
+	if signed == "" {
+		return nil
+	}
+	aliases, err := ex.p.quarantine.Aliases(ex.ctx(), ex.repo, signed)
+	if err != nil {
+		ex.p.storageTrouble(ex.log, "look up alias of "+signed, err)
+		return nil
+	}
+	if len(aliases) == 0 || aliases[0].Forwarded == signed {
+		return nil
+	}
+	forwarded := aliases[0].Forwarded
+	if ex.rule.SignedOriginals == config.SignedWarn {
+		ex.log.Warn("an original was signed", "original", signed, "forwarded", forwarded)
+		ex.w.Header().Add("Warning", fmt.Sprintf(`299 - "%s was forwarded as %s: sign that"`, signed, forwarded))
+		return nil
+	}
+	return refuse(http.StatusForbidden, codeDenied, "%s was forwarded as %s: sign that (%s@%s); see signed_originals", signed, forwarded, ex.repo, forwarded).
+		with(forwardedHeader, forwarded)
+}

@@ -1,0 +1,94 @@
+package proxy
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+
+	"sluice/filters"
+	"sluice/filters/ocidoc"
+	"sluice/proxy/config"
+	"sluice/proxy/quarantine"
+)
+
+// storageFailed is trouble of the storage in the middle of a push; on_storage_error decides.
+type storageFailed struct{ cause error }
+
+func (s *storageFailed) Error() string { return "storage: " + s.cause.Error() }
+func (s *storageFailed) Unwrap() error { return s.cause }
+
+// storageTrouble is logged and counted where it does not end the request.
+func (p *Proxy) storageTrouble(log *slog.Logger, doing string, err error) {
+	if errors.Is(err, quarantine.ErrNotFound) {
+		return
+	}
+	p.observe.StorageError()
+	log.Error("storage failed", "doing", doing, "reason", err, "on_storage_error", p.cfg.OnStorageError)
+}
+
+// holdManifest keeps an attestation manifest until its index comes.
+func (ex *exchange) holdManifest(digest string, doc *ocidoc.Document, contentType string) (answered bool, err error) {
+	cause := ex.p.quarantine.PutManifest(ex.ctx(), ex.repo, digest, quarantine.Manifest{
+		MediaType: mediaTypeOf(doc), Bytes: doc.Bytes, Blobs: digestsOf(blobsOf(doc)),
+	})
+	if cause == nil {
+		return false, nil
+	}
+	ex.p.storageTrouble(ex.log, "keep attestation manifest "+digest, cause)
+	switch ex.p.cfg.OnStorageError {
+	case config.StorageErrorForward:
+		return true, ex.forward(digest, doc, contentType)
+	case config.StorageErrorStrip:
+		return true, ex.answerManifest(digest, doc)
+	}
+	return true, transient(cause, "attestation manifest %s for repository %s could not be kept: the storage of sluice failed, see its log (on_storage_error: reject)", digest, ex.repo)
+}
+
+// cannotStore does what the operator chose for an index whose attestations cannot be kept.
+func (ex *exchange) cannotStore(ref string, doc *ocidoc.Document, contentType string, s *storageFailed) error {
+	ex.p.storageTrouble(ex.log, "keep what was taken out of "+doc.Digest(), s.cause)
+	switch ex.p.cfg.OnStorageError {
+	case config.StorageErrorForward:
+		return ex.forward(ref, doc, contentType)
+	case config.StorageErrorStrip:
+		return ex.stripOnly(ref, doc)
+	}
+	return transient(s.cause, "attestations of %s for repository %s could not be kept: the storage of sluice failed, see its log; push again (on_storage_error: reject)", doc.Digest(), ex.repo)
+}
+
+// stripOnly forwards the images of an index and keeps nothing, not even the alias.
+func (ex *exchange) stripOnly(ref string, doc *ocidoc.Document) error {
+	policy := ex.policy()
+	policy.Attestations = filters.Strip
+	ex.standIns = true
+	rw, err := ex.judge(doc, policy, 0)
+	if err != nil {
+		return ex.refuseMissing(err)
+	}
+	if rw.plan.Empty {
+		return refuse(http.StatusBadRequest, codeManifestInvalid, "index %s for repository %s has nothing but attestations", doc.Digest(), ex.repo)
+	}
+	for _, inner := range rw.nested {
+		if err := ex.putRewritten(inner.doc.Digest(), inner); err != nil {
+			return err
+		}
+	}
+	if err := ex.putRewritten(ref, rw); err != nil {
+		return err
+	}
+	ex.logPush("pushed without keeping attestations, since storage failed", ref, rw, 0)
+	ex.tellForwarded(received(ref, doc), rw.forwarded)
+	return ex.answerManifest(ref, doc)
+}
+
+// standIn is an attestation manifest that was acknowledged and not kept (on_storage_error: strip):
+// its entry is all that is left of it. Only an entry that says what it is gets one.
+func standIn(e ocidoc.Descriptor) *ocidoc.Document {
+	if e.Annotations["vnd.docker.reference.type"] != "attestation-manifest" {
+		return nil
+	}
+	return &ocidoc.Document{
+		Kind: ocidoc.KindManifest, ContentType: e.MediaType,
+		ArtifactType: "application/vnd.docker.attestation.manifest.v1+json",
+	}
+}

@@ -1,0 +1,202 @@
+package proxy
+
+import (
+	"errors"
+	"net/http"
+
+	"sluice/filters"
+	"sluice/filters/ocidoc"
+	"sluice/proxy/attest"
+	"sluice/proxy/upstream"
+)
+
+// maxStatementRead bounds what is read of a statement to find out whom it is about, when neither
+// its manifest nor its entry says so (buildah drops the annotations).
+const maxStatementRead = 4 << 20
+
+// storeTaken keeps for good what an index loses under `store`: the attestation manifests, their
+// statements, and a derived OCI 1.1 referrer for those that have no subject. The records that make
+// them findable are returned, to be written when the index is upstream.
+func (ex *exchange) storeTaken(rw *rewriting) ([]attest.Record, error) {
+	var records []attest.Record
+	for _, t := range rw.plan.Taken {
+		if t.Verdict.Action != filters.Store {
+			continue
+		}
+		rec, err := ex.storeOne(t.Entry.Digest, t.Manifest, ex.subjectOf(rw, t))
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, *rec)
+	}
+	return records, nil
+}
+
+// storeReferrer keeps an attestation that says by its subject what it is about, before any index
+// names it, if any ever does.
+func (ex *exchange) storeReferrer(doc *ocidoc.Document) error {
+	rec, err := ex.storeOne(doc.Digest(), doc, *doc.Subject)
+	if err != nil {
+		var s *storageFailed
+		if errors.As(err, &s) {
+			return transient(err, "attestation manifest %s for repository %s could not be stored: the storage of sluice failed, see its log", doc.Digest(), ex.repo)
+		}
+		return err
+	}
+	rec.At = ex.p.now().UTC()
+	if err := ex.p.attest.PutRecord(ex.ctx(), ex.repo, *rec); err != nil {
+		return transient(err, "attestation manifest %s for repository %s could not be stored: the storage of sluice failed, see its log", doc.Digest(), ex.repo)
+	}
+	return nil
+}
+
+func (ex *exchange) storeOne(digest string, m *ocidoc.Document, subject ocidoc.Descriptor) (*attest.Record, error) {
+	rec := &attest.Record{
+		Attestation: digest, AttestationMediaType: mediaTypeOf(m),
+		Subject: subject.Digest, SubjectMediaType: subject.MediaType, SubjectSize: subject.Size,
+	}
+	for i, b := range blobsOf(m) {
+		if err := ex.storeBlob(b); err != nil {
+			return nil, err
+		}
+		if i == 0 && m.Config != nil {
+			rec.Needs = []string{b.Digest}
+		}
+	}
+	for _, l := range m.Layers {
+		rec.Statements = append(rec.Statements, attest.Statement{
+			Digest: l.Digest, MediaType: l.MediaType, Size: l.Size, PredicateType: l.Annotations["in-toto.io/predicate-type"],
+		})
+	}
+	a := ex.p.attest
+	if err := a.PutDocument(ex.ctx(), ex.repo, digest, mediaTypeOf(m), m.Bytes); err != nil {
+		return nil, &storageFailed{err}
+	}
+	if m.Subject == nil && subject.Digest != "" && subject.MediaType != "" {
+		derived := ocidoc.Document{Bytes: filters.Derived(m, subject)}
+		rec.Derived = derived.Digest()
+		rec.Needs = append(rec.Needs, emptyDigest)
+		if err := ex.storeBlob(ocidoc.Descriptor{Digest: emptyDigest}); err != nil {
+			return nil, err
+		}
+		if err := a.PutDocument(ex.ctx(), ex.repo, rec.Derived, ocidoc.MediaTypeOCIManifest, derived.Bytes); err != nil {
+			return nil, &storageFailed{err}
+		}
+	}
+	return rec, nil
+}
+
+// storeBlob copies a statement, or the config beside it, to where it stays: from quarantine, or
+// from upstream, if the client mounted it there or sent it before Sluice was in the way.
+func (ex *exchange) storeBlob(d ocidoc.Descriptor) error {
+	ctx, a := ex.ctx(), ex.p.attest
+	if _, err := a.StatBlob(ctx, ex.repo, d.Digest); err == nil {
+		return nil
+	} else if !errors.Is(err, attest.ErrNotFound) {
+		return &storageFailed{err}
+	}
+	h, err := ex.findBlob(d.Digest)
+	if err != nil {
+		return &storageFailed{err}
+	}
+	if h == nil && d.Digest == emptyDigest {
+		h = emptyHeld()
+	}
+	if h != nil {
+		defer h.Close()
+		if err := a.PutBlob(ctx, ex.repo, d.Digest, h, h.size); err != nil {
+			return &storageFailed{err}
+		}
+		return nil
+	}
+	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: blobPath(d.Digest), Follow: true})
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode == http.StatusNotFound {
+		discard(resp)
+		return refuse(http.StatusBadRequest, codeManifestBlobUnknown,
+			"attestation blob %s of repository %s was neither pushed here nor is upstream: push it again; nothing was changed", d.Digest, ex.repo)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return &passed{resp}
+	}
+	defer resp.Body.Close()
+	if limit := int64(ex.p.cfg.MaxHeldBlob); resp.ContentLength > limit || d.Size > limit {
+		return ex.tooLarge()
+	}
+	ex.log.Warn("attestation blob was upstream already and stays there", "digest", d.Digest)
+	ex.p.observe.Exception("blob_upstream")
+	if err := a.PutBlob(ctx, ex.repo, d.Digest, resp.Body, d.Size); err != nil {
+		return &storageFailed{err}
+	}
+	return nil
+}
+
+// recordStored makes what was stored findable by image, by original and by tag.
+func (ex *exchange) recordStored(ref, original string, records []attest.Record) error {
+	for _, rec := range records {
+		rec.Original, rec.At = original, ex.p.now().UTC()
+		if !digestRef(ref) {
+			rec.Tag = ref
+		}
+		if err := ex.p.attest.PutRecord(ex.ctx(), ex.repo, rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// subjectOf finds the image that an attestation is about: its entry or manifest says so, or its
+// first statement does.
+func (ex *exchange) subjectOf(rw *rewriting, t filters.Taken) ocidoc.Descriptor {
+	if t.Manifest.Subject != nil {
+		return *t.Manifest.Subject
+	}
+	if t.Subject != "" {
+		if d, ok := entryOf(rw, t.Subject); ok {
+			return d
+		}
+		return ocidoc.Descriptor{Digest: t.Subject}
+	}
+	for _, l := range t.Manifest.Layers {
+		h, err := ex.findBlob(l.Digest)
+		if err != nil || h == nil || h.size > maxStatementRead {
+			continue
+		}
+		b, err := h.bytes(maxStatementRead)
+		if err != nil {
+			continue
+		}
+		info, err := filters.ParseStatement(b)
+		if err != nil {
+			continue
+		}
+		for _, s := range info.Subjects {
+			if d, ok := entryOf(rw, s); ok {
+				return d
+			}
+		}
+	}
+	ex.log.Warn("attestation does not say which image of its index it is about", "digest", t.Entry.Digest)
+	return ocidoc.Descriptor{}
+}
+
+// entryOf is the plain descriptor of an entry, without what only the index says of it.
+func entryOf(rw *rewriting, digest string) (ocidoc.Descriptor, bool) {
+	for _, e := range rw.doc.Manifests {
+		if e.Digest == digest {
+			return ocidoc.Descriptor{MediaType: e.MediaType, Digest: e.Digest, Size: e.Size}, true
+		}
+	}
+	return ocidoc.Descriptor{}, false
+}
+
+// predicateTypes is what an attestation manifest says that its statements are.
+func predicateTypes(m *ocidoc.Document) []string {
+	var types []string
+	for _, l := range m.Layers {
+		types = append(types, l.Annotations["in-toto.io/predicate-type"])
+	}
+	return types
+}

@@ -1,0 +1,221 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"sync/atomic"
+
+	"sluice/filters"
+	"sluice/proxy/session"
+	"sluice/proxy/upstream"
+)
+
+// chunk is the body of one PATCH or PUT: what was held back of earlier ones, and what arrives now.
+type chunk struct {
+	head    []byte // peeked bytes, of earlier requests too
+	rest    io.Reader
+	length  int64        // of head and rest; -1 unknown
+	carried int64        // bytes of head that earlier requests brought
+	read    atomic.Int64 // bytes of rest that were read, by whoever streams it
+	ended   bool         // rest is at its end
+}
+
+func (c *chunk) Read(b []byte) (int, error) {
+	n, err := c.rest.Read(b)
+	c.read.Add(int64(n))
+	if errors.Is(err, io.EOF) {
+		c.ended = true
+	}
+	return n, err
+}
+
+// total is how many bytes have been taken over.
+func (c *chunk) total() int64 { return c.carried + c.read.Load() }
+
+// all is the whole body, once.
+func (c *chunk) all() io.Reader {
+	switch {
+	case c.length == 0:
+		return http.NoBody
+	case c.ended:
+		return bytes.NewReader(c.head)
+	case len(c.head) == 0:
+		return c
+	}
+	return io.MultiReader(bytes.NewReader(c.head), c)
+}
+
+// newChunk takes the request's body behind the bytes that an earlier PATCH left.
+func (ex *exchange) newChunk(st *session.State) *chunk {
+	c := &chunk{head: st.Peeked, rest: ex.r.Body, length: -1, carried: int64(len(st.Peeked))}
+	if c.rest == nil {
+		c.rest = http.NoBody
+	}
+	if ex.r.ContentLength >= 0 {
+		c.length = int64(len(st.Peeked)) + ex.r.ContentLength
+	}
+	c.ended = ex.r.ContentLength == 0
+	return c
+}
+
+// peek reads no further than it must to guess what the blob is. A guess decides only when the blob
+// travels, never whether (I8).
+func (ex *exchange) peek(c *chunk, last bool) (filters.Guess, error) {
+	if !ex.peeks() {
+		return filters.Pass, nil
+	}
+	buf := make([]byte, filters.PeekLen)
+	for {
+		g := filters.Peek(c.head, last && c.ended)
+		if g != filters.Undecided || c.ended {
+			return g, nil
+		}
+		n, err := c.Read(buf[:max(1, filters.PeekLen-len(c.head))])
+		c.head = append(c.head[:len(c.head):len(c.head)], buf[:n]...)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return g, bodyError(ex, err)
+		}
+	}
+}
+
+// bodyError is a body that could not be read to its end: nearly always a client that went away.
+func bodyError(ex *exchange, err error) error {
+	if ctxErr := ex.ctx().Err(); ctxErr != nil {
+		return ctxErr
+	}
+	return refuse(http.StatusBadRequest, codeBlobUploadInvalid, "request body for repository %s ended early: %v", ex.repo, err).because(err)
+}
+
+// patchUpload takes one chunk.
+func (ex *exchange) patchUpload() error {
+	st, err := ex.openState()
+	if err != nil {
+		return err
+	}
+	ranged, err := ex.contentRange(&st)
+	if err != nil {
+		var f *Failure
+		if errors.As(err, &f) && f.Status == http.StatusRequestedRangeNotSatisfiable {
+			if token, err := ex.p.sealer.Seal(st); err == nil {
+				f.with("Location", ex.here("blobs", "uploads", token))
+			}
+		}
+		return err
+	}
+	c := ex.newChunk(&st)
+	if st.Mode == session.Undecided {
+		guess, err := ex.peek(c, false)
+		if err != nil {
+			return err
+		}
+		switch guess {
+		case filters.Undecided, filters.Empty:
+			st.Peeked = c.head
+			st.Offset = int64(len(c.head))
+			ex.p.progress.put(st)
+			return ex.answerSession(http.StatusAccepted, &st)
+		case filters.Hold:
+			st.Mode = session.Held
+			ex.abandon(&st)
+		default:
+			if err := ex.openFor(&st); err != nil {
+				return err
+			}
+			st.Mode = session.Upstream
+		}
+		st.Peeked, st.Offset = nil, 0
+	}
+	if st.Mode == session.Held {
+		return ex.holdChunk(&st, c)
+	}
+	header := http.Header{"Content-Type": {"application/octet-stream"}}
+	if ranged && c.length > 0 {
+		header.Set("Content-Range", fmt.Sprintf("%d-%d", st.Offset, st.Offset+c.length-1))
+	}
+	if c.length == 0 && !ranged { // nothing to say to upstream
+		return ex.answerSession(http.StatusAccepted, &st)
+	}
+	resp, err := ex.do(upstream.Request{
+		Method: http.MethodPatch, Location: st.Location, Push: true, Header: header,
+		Body: c.all(), ContentLength: c.length,
+	})
+	if err != nil {
+		return err
+	}
+	// ECR answers 201, olareg and distribution 202, others 204.
+	if resp.StatusCode >= 300 {
+		return &passed{resp}
+	}
+	defer discard(resp)
+	// Counted here: the Range that ECR answers stays at the first chunk's end (roadmap#2831).
+	st.Offset += c.total()
+	ex.moveOn(&st, resp)
+	ex.p.progress.put(st)
+	return ex.answerSession(http.StatusAccepted, &st)
+}
+
+// putUpload takes the last chunk, or the whole blob, or nothing more, and closes the upload.
+func (ex *exchange) putUpload() error {
+	st, err := ex.openState()
+	if err != nil {
+		return err
+	}
+	return ex.complete(&st, ex.r.URL.Query().Get("digest"))
+}
+
+// complete ends an upload with the digest that its bytes must have. Upstream checks what streams
+// there; Sluice checks only what it holds.
+func (ex *exchange) complete(st *session.State, digest string) error {
+	if f := checkDigest(ex.repo, digest); f != nil {
+		return f
+	}
+	ranged, err := ex.contentRange(st)
+	if err != nil {
+		return err
+	}
+	c := ex.newChunk(st)
+	if st.Mode == session.Undecided {
+		guess, err := ex.peek(c, true)
+		if err != nil {
+			return err
+		}
+		if guess == filters.Hold || guess == filters.Empty {
+			ex.abandon(st)
+			return ex.holdWhole(st, digest, c)
+		}
+		if err := ex.openFor(st); err != nil {
+			return err
+		}
+		st.Mode, st.Offset = session.Upstream, 0
+	}
+	if st.Mode == session.Held {
+		return ex.holdLast(st, digest, c)
+	}
+	header := http.Header{"Content-Type": {"application/octet-stream"}}
+	if ranged && c.length > 0 {
+		header.Set("Content-Range", fmt.Sprintf("%d-%d", st.Offset, st.Offset+c.length-1))
+	}
+	resp, err := ex.do(upstream.Request{
+		Method: http.MethodPut, Location: st.Location, Query: url.Values{"digest": {digest}}, Push: true,
+		Header: header, Body: c.all(), ContentLength: c.length,
+	})
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode >= 300 {
+		return &passed{resp}
+	}
+	discard(resp)
+	ex.p.progress.done(st.ID)
+	ex.p.authority.uploaded(ex, digest)
+	ex.p.observe.Streamed(c.total())
+	return ex.answerBlob(digest)
+}
+
+func wrongDigest(repo, want, got string) *Failure {
+	return refuse(http.StatusBadRequest, codeDigestInvalid, "blob for repository %s has digest %s, not %s: nothing was kept", repo, got, want)
+}

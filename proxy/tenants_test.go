@@ -1,0 +1,137 @@
+package proxy_test
+
+import (
+	"context"
+	"encoding/base64"
+	"net/http"
+	"strings"
+	"testing"
+
+	"sluice/filters"
+	"sluice/proxy/config"
+	"sluice/proxy/proxytest"
+)
+
+func basic(user, password string) string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
+}
+
+// byTenant is a registry that lets each user into the repositories under its own name only.
+func byTenant(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, password, ok := r.BasicAuth()
+		if !ok || password != "secret-of-"+user {
+			w.Header().Set("WWW-Authenticate", `Basic realm="tenants"`)
+			http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"log in"}]}`, http.StatusUnauthorized)
+			return
+		}
+		if r.URL.Path != "/v2/" && !strings.HasPrefix(r.URL.Path, "/v2/"+user+"/") {
+			// What a registry that hides says: a 404 proves nothing (I9).
+			http.Error(w, `{"errors":[{"code":"NAME_UNKNOWN","message":"not found"}]}`, http.StatusNotFound)
+			return
+		}
+		if q := r.URL.Query(); q.Has("from") && !strings.HasPrefix(q.Get("from"), user+"/") {
+			q.Del("from") // as a registry that may not read the source: 202 and an upload
+			q.Del("mount")
+			r.URL.RawQuery = q.Encode()
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// I9: nothing that Sluice holds, remembers or stores is answered to whom upstream does not let in.
+func TestATenantSeesNothingOfAnother(t *testing.T) {
+	for _, form := range forms {
+		for _, act := range []filters.Action{filters.Store, filters.Strip} {
+			t.Run(string(form)+" "+string(act), func(t *testing.T) {
+				tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: form, SBOM: true})
+				up := proxytest.NewDistribution(t, proxytest.UpstreamOptions{Wrap: byTenant, Delete: true})
+				r := newRig(t, up, action(act), with(func(c *config.Config) {
+					c.Access.Mode = config.AccessPassthrough
+					c.Upstreams[0].Credentials = config.CredentialsPassthrough
+				}))
+				alice, mallory := basic("alice", "secret-of-alice"), basic("mallory", "secret-of-mallory")
+				if _, err := proxytest.BuildKit(context.Background(), proxytest.Options{BaseURL: r.url(), Repository: "alice/app", Tags: []string{"1"}, Tree: tree, Authorization: alice}); err != nil {
+					t.Fatal(err)
+				}
+				// Half a push: held, and not claimed by any index.
+				half := proxytest.Synthetic(proxytest.SyntheticOptions{Seed: 5, Form: form, Build: 9})
+				if act == filters.Store {
+					pushHalf(t, r, "alice/app", alice, half)
+				}
+				var paths []string
+				for _, tr := range []*proxytest.Tree{tree, half} {
+					for _, m := range tr.Manifests() {
+						paths = append(paths, "/v2/alice/app/manifests/"+m.Digest, "/v2/alice/app/referrers/"+m.Digest)
+					}
+					for _, b := range tr.Blobs() {
+						paths = append(paths, "/v2/alice/app/blobs/"+b.Digest)
+					}
+				}
+				paths = append(paths, "/v2/alice/app/manifests/1", "/v2/alice/app/tags/list")
+				seen := 0
+				for _, path := range paths {
+					for _, auth := range []string{mallory, basic("alice", "guessed"), ""} {
+						for _, method := range []string{http.MethodHead, http.MethodGet} {
+							a := r.request(method, path, nil, append([]string{"Authorization", auth, "Accept", "application/vnd.in-toto+json"}, acceptAll...)...)
+							referrers := strings.Contains(path, "/referrers/")
+							if a.StatusCode == http.StatusOK && !(referrers && !strings.Contains(string(a.body), "sha256:")) {
+								t.Errorf("%s %s as %q: %s %s", method, path, auth, a.Status, a.body)
+							}
+							if v := a.Header.Get("Sluice-Forwarded-Digest"); v != "" {
+								t.Errorf("%s %s tells mallory %s", method, path, v)
+							}
+						}
+						for _, method := range []string{http.MethodDelete} {
+							if a := r.request(method, path, nil, "Authorization", auth); a.StatusCode < 400 {
+								t.Errorf("%s %s as %q: %s", method, path, auth, a.Status)
+							}
+						}
+					}
+					if a := r.request(http.MethodGet, path, nil, append([]string{"Authorization", alice}, acceptAll...)...); a.StatusCode == http.StatusOK {
+						seen++
+					}
+				}
+				if seen < len(paths)/2 {
+					t.Errorf("alice herself sees only %d of %d: the test proves nothing", seen, len(paths))
+				}
+			})
+		}
+	}
+}
+
+// A mount does not read another tenant's blobs, and an upload URL is worth nothing in other hands.
+func TestATenantCannotUseAnothersUploads(t *testing.T) {
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
+	up := proxytest.NewDistribution(t, proxytest.UpstreamOptions{Wrap: byTenant})
+	r := newRig(t, up, with(func(c *config.Config) {
+		c.Access.Mode = config.AccessPassthrough
+		c.Upstreams[0].Credentials = config.CredentialsPassthrough
+	}))
+	alice, mallory := basic("alice", "secret-of-alice"), basic("mallory", "secret-of-mallory")
+	if _, err := proxytest.BuildKit(context.Background(), proxytest.Options{BaseURL: r.url(), Repository: "alice/app", Tags: []string{"1"}, Tree: tree, Authorization: alice}); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range tree.Blobs() {
+		a := r.request(http.MethodPost, "/v2/mallory/app/blobs/uploads/?from=alice/app&mount="+b.Digest, nil, "Authorization", mallory)
+		if a.StatusCode == http.StatusCreated {
+			t.Errorf("mallory mounted %s of alice", b.Name)
+		}
+	}
+	a := r.request(http.MethodPost, "/v2/alice/app/blobs/uploads/", nil, "Authorization", alice).want(t, http.StatusAccepted)
+	statement := tree.Statements()[0]
+	a = r.request(http.MethodPut, a.Header.Get("Location")+"?digest="+statement.Digest, statement.Bytes(), "Authorization", mallory)
+	a.want(t, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN")
+}
+
+// pushHalf sends everything of a tree but its index.
+func pushHalf(t *testing.T, r *rig, repo, auth string, tree *proxytest.Tree) {
+	t.Helper()
+	for _, m := range tree.Attestations() {
+		for _, b := range m.Blobs() {
+			a := r.request(http.MethodPost, "/v2/"+repo+"/blobs/uploads/", nil, "Authorization", auth).want(t, http.StatusAccepted)
+			r.request(http.MethodPut, a.Header.Get("Location")+"?digest="+b.Digest, b.Bytes(), "Authorization", auth).want(t, http.StatusCreated)
+		}
+		r.request(http.MethodPut, "/v2/"+repo+"/manifests/"+m.Digest, m.Bytes(), "Authorization", auth, "Content-Type", m.MediaType).want(t, http.StatusCreated)
+	}
+}
