@@ -1,0 +1,128 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A cosign is one version with a key of its own. Both work without the public transparency log, which is
+// out of reach here.
+type cosign struct {
+	bin, dir     string
+	sign, verify []string
+}
+
+func needCosign(t testing.TB, name string) *cosign {
+	t.Helper()
+	c := &cosign{bin: tool(t, name), dir: scratch(t)}
+	runIn(t, c.dir, nil, c.bin, "generate-key-pair")
+	c.sign = []string{"--key", filepath.Join(c.dir, "cosign.key"), "--tlog-upload=false", "--allow-http-registry", "--yes"}
+	c.verify = []string{"--key", filepath.Join(c.dir, "cosign.pub"), "--insecure-ignore-tlog", "--allow-http-registry"}
+	if name == "cosign3" {
+		c.sign = append(c.sign, "--use-signing-config=false")
+	}
+	return c
+}
+
+func (c *cosign) signArgs(args ...string) []string {
+	return append(append([]string{c.bin, "sign"}, c.sign...), args...)
+}
+
+func (c *cosign) verifyArgs(ref string) []string {
+	return append(append([]string{c.bin, "verify"}, c.verify...), ref)
+}
+
+var cosigns = []string{"cosign2", "cosign3"}
+
+func TestASignatureByTagThroughSluiceIsTheOneEverybodyNeeds(t *testing.T) {
+	for _, name := range cosigns {
+		for _, form := range forms {
+			t.Run(name+" "+form.name, func(t *testing.T) {
+				c, w, k := needCosign(t, name), newWorld(t), needBuilder(t, form.builder)
+				for i, platforms := range []string{"linux/amd64", bothPlatforms} {
+					repository := []string{"one", "two"}[i]
+					k.mustBuild(t, newApplication(t, uint64(40+i)), platforms, push(w.via+"/"+repository+":1")...)
+					mustFail(t, c.verifyArgs(w.direct+"/"+repository+":1")...) // so that success below means something
+					run(t, c.signArgs(w.via+"/"+repository+":1")...)
+					run(t, c.verifyArgs(w.direct+"/"+repository+":1")...)
+					run(t, c.verifyArgs(w.via+"/"+repository+":1")...)
+					run(t, c.verifyArgs(w.direct+"/"+repository+"@"+get(t, w.direct, repository, "1").Digest)...)
+				}
+				run(t, c.signArgs("--recursive", w.via+"/two:1")...)
+				run(t, c.verifyArgs(w.direct+"/two:1")...)
+				if w.through() {
+					assertNothingLeaked(t, w.upstream)
+				}
+			})
+		}
+	}
+}
+
+func TestASignatureForAnOriginalIsRefusedAndTheAnswerNamesTheDigestToSign(t *testing.T) {
+	for _, name := range cosigns {
+		for _, form := range forms {
+			for _, view := range []string{"upstream", "original"} {
+				t.Run(strings.Join([]string{name, form.name, view}, " "), func(t *testing.T) {
+					c, w, k := needCosign(t, name), newWorld(t, "view: "+view), needBuilder(t, form.builder)
+					w.needSluice(t)
+					original := k.mustBuild(t, newApplication(t, 41), bothPlatforms, push(w.via+"/app:1")...)
+					forwarded := get(t, w.direct, "app", "1").Digest
+					before := w.upstream.manifests(t, "app")
+					refs := []string{w.via + "/app@" + original}
+					if view == "original" {
+						refs = append(refs, w.via+"/app:1") // by tag it is the original as well
+					}
+					for _, ref := range refs {
+						reason := mustFail(t, c.signArgs(ref)...)
+						if !strings.Contains(reason, forwarded) {
+							t.Errorf("signing %s is refused without naming %s:\n%s", ref, forwarded, reason)
+						}
+					}
+					if after := w.upstream.manifests(t, "app"); strings.Join(after, " ") != strings.Join(before, " ") {
+						t.Errorf("a refused signature changed the manifests from %v to %v", before, after)
+					}
+					run(t, c.signArgs(w.via+"/app@"+forwarded)...)
+					run(t, c.verifyArgs(w.direct+"/app:1")...)
+				})
+			}
+		}
+	}
+}
+
+func TestWhereItIsAllowedASignatureForAnOriginalVerifiesThroughSluice(t *testing.T) {
+	for _, name := range cosigns {
+		t.Run(name, func(t *testing.T) {
+			c, w := needCosign(t, name), newWorld(t, "view: original", "signed_originals: forward")
+			w.needSluice(t)
+			needBuilder(t, "new").mustBuild(t, newApplication(t, 42), bothPlatforms, push(w.via+"/app:1")...)
+			run(t, c.signArgs(w.via+"/app:1")...)
+			run(t, c.verifyArgs(w.via+"/app:1")...)
+			mustFail(t, c.verifyArgs(w.direct+"/app:1")...)
+		})
+	}
+}
+
+// cosign's own attestations are in-toto statements too, but not BuildKit's: they go where they are sent.
+func TestACosignAttestationIsNotTakenOut(t *testing.T) {
+	for _, name := range cosigns {
+		t.Run(name, func(t *testing.T) {
+			c, w := needCosign(t, name), newWorld(t)
+			needBuilder(t, "new").mustBuild(t, newApplication(t, 43), bothPlatforms, push(w.via+"/app:1")...)
+			predicate := filepath.Join(c.dir, "predicate.json")
+			if err := os.WriteFile(predicate, []byte(`{"reviewed":true}`), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			ref := w.via + "/app@" + get(t, w.direct, "app", "1").Digest
+			argv := append([]string{c.bin, "attest", "--predicate", predicate, "--type", "custom"}, c.sign...)
+			run(t, append(argv, ref)...)
+			for _, host := range []string{w.direct, w.via} {
+				argv := append([]string{c.bin, "verify-attestation", "--type", "custom"}, c.verify...)
+				run(t, append(argv, host+"/app:1")...)
+			}
+		})
+	}
+}
