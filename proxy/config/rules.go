@@ -35,14 +35,15 @@ func (c *Config) Rule(repository string) RuleSettings {
 	for _, r := range c.Rules {
 		for _, g := range r.Repositories {
 			if doublestar.MatchUnvalidated(g, repository) {
-				return c.settingsOf(r)
+				return c.Effective(r)
 			}
 		}
 	}
-	return c.settingsOf(Rule{})
+	return c.Effective(Rule{})
 }
 
-func (c *Config) settingsOf(r Rule) RuleSettings {
+// Effective fills what a rule leaves out from the top level.
+func (c *Config) Effective(r Rule) RuleSettings {
 	return RuleSettings{
 		Attestations:    cmp.Or(r.Attestations, c.Attestations),
 		Unwrap:          cmp.Or(r.Unwrap, c.Unwrap),
@@ -99,7 +100,7 @@ func (v *validator) rules() {
 			enum(v, at+".signed_originals", r.SignedOriginals, signed(), nil)
 		}
 		// A rule that sets neither inherits the contradiction, which is reported there.
-		s := v.settingsOf(r)
+		s := v.Effective(r)
 		if known && s.View == ViewOriginal && s.Attestations != filters.Store {
 			switch {
 			case r.View != "" && r.Attestations != "":

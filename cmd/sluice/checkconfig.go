@@ -1,0 +1,68 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sluice/proxy/config"
+)
+
+func newCheckConfig() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check-config FILE",
+		Short: "Find every mistake in a configuration file",
+		Long: `Find every mistake in a configuration file, settings that contradict each other, and
+rules that can never match. Each is one line: file:line: key: what is wrong and what to
+do. Without mistakes it prints ok and what is in effect.
+
+Flags, environment variables and the files that the configuration names are not looked
+at, so a file can be checked on another machine.`,
+		Example: "  sluice check-config sluice.yml",
+		Args:    exactly("FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := config.Load(args[0])
+			if err != nil {
+				return err
+			}
+			return summarize(cmd.OutOrStdout(), c)
+		},
+	}
+}
+
+func summarize(w io.Writer, c *config.Config) error {
+	var b strings.Builder
+	scheme := "http"
+	if c.TLS.Certificate != "" {
+		scheme = "https"
+	}
+	fmt.Fprintf(&b, "ok\nlisten    %s://%s, access %s", scheme, c.Listen, c.Access.Mode)
+	if n := len(c.Access.Permissions); n > 0 {
+		fmt.Fprintf(&b, ", %d permissions", n)
+	}
+	b.WriteByte('\n')
+	if c.DryRun {
+		b.WriteString("dry run   everything is forwarded\n")
+	}
+	for _, u := range c.Upstreams {
+		prefix := "**"
+		if u.Prefix != "" {
+			prefix = u.Prefix + "/**"
+		}
+		fmt.Fprintf(&b, "upstream  %s -> %s, credentials %s\n", prefix, u.URL, c.CredentialsOf(u))
+	}
+	for _, r := range c.Rules {
+		fmt.Fprintf(&b, "rule      %s\n", effective(c.Effective(r)))
+	}
+	fmt.Fprintf(&b, "rule      %s\n", effective(c.Effective(config.Rule{})))
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func effective(s config.RuleSettings) string {
+	return fmt.Sprintf("%s: attestations %s, unwrap %s, view %s, signed originals %s",
+		cmp.Or(s.Name, config.DefaultRule), s.Attestations, s.Unwrap, s.View, s.SignedOriginals)
+}

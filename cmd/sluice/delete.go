@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/spf13/cobra"
+)
+
+func newDelete() *cobra.Command {
+	var s selection
+	cmd := &cobra.Command{
+		Use:   "delete IMAGE --yes",
+		Short: "Delete the attestations of an image for good",
+		Long: `Delete the attestation manifests of IMAGE, with all their statements. They cannot be brought
+back: export them first. The image itself stays.`,
+		Example: `  sluice attestations export localhost:5000/app:1 --dir attestations
+  sluice attestations delete localhost:5000/app:1 --yes`,
+		Args: exactly("IMAGE"),
+	}
+	// Not by type: one manifest holds several statements, and goes as a whole.
+	cmd.Flags().BoolVar(&s.insecure, "insecure", false, "allow plain http to a host other than this one")
+	cmd.Flags().StringVar(&s.platform, "platform", "", "only of images of this `PLATFORM`, such as linux/amd64 (linux/arm includes its variants)")
+	yes := cmd.Flags().Bool("yes", false, "really delete them")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		scope := transport.PullScope
+		if *yes {
+			scope = transport.DeleteScope
+		}
+		repo, found, _, err := s.find(cmd.Context(), args[0], scope)
+		if err != nil {
+			return err
+		}
+		if len(found) == 0 {
+			return s.none(args[0])
+		}
+		done := map[string]bool{}
+		for _, x := range found {
+			if done[x.Attestation] {
+				continue
+			}
+			done[x.Attestation] = true
+			verb := "would delete"
+			if *yes {
+				if err := repo.deleteManifest(cmd.Context(), x.Attestation); err != nil {
+					return err
+				}
+				verb = "deleted"
+			}
+			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s %s %s\n", verb, orDash(x.Platform), x.Attestation); err != nil {
+				return err
+			}
+		}
+		if !*yes {
+			return fmt.Errorf("nothing was deleted; --yes deletes these %d", len(done))
+		}
+		return nil
+	}
+	return cmd
+}
+
+func (r *repository) deleteManifest(ctx context.Context, digest string) error {
+	resp, err := r.do(ctx, http.MethodDelete, "manifests/"+digest)
+	if err != nil {
+		return fmt.Errorf("delete %s of %s: %w", digest, r.name, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotFound { // somebody else was faster
+		return nil
+	}
+	if err := transport.CheckError(resp, http.StatusOK, http.StatusAccepted, http.StatusNoContent); err != nil {
+		return fmt.Errorf("delete %s of %s: %w", digest, r.name, err)
+	}
+	return nil
+}

@@ -1,0 +1,20 @@
+// Sluice is an OCI registry proxy that takes BuildKit's attestations out of what is
+// pushed through it.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	// Reserved for reading the configuration again: a terminal that closes, or an
+	// operator who expects that, must not end running pushes.
+	signal.Ignore(syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// The first signal ends in good order; a second one, while that takes too long, ends at once.
+	context.AfterFunc(ctx, stop)
+	os.Exit(execute(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
+	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
+
+	"sluice/proxy/config"
+)
+
+// openStorage is the only place that knows the storage drivers.
+func openStorage(s config.Storage) (storagedriver.StorageDriver, error) {
+	if s.Inmemory != nil {
+		return inmemory.New(), nil
+	}
+	root := s.Filesystem.RootDirectory
+	// The driver would make it readable to everybody, with the seal key in it.
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return nil, fmt.Errorf("data folder: %w (choose another with --data)", err)
+	}
+	parameters := map[string]any{"rootdirectory": root}
+	if n := s.Filesystem.MaxThreads; n > 0 {
+		parameters["maxthreads"] = n
+	}
+	d, err := filesystem.FromParameters(parameters)
+	if err != nil {
+		return nil, fmt.Errorf("data folder %s: %w", root, err)
+	}
+	return d, nil
+}
