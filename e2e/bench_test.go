@@ -113,11 +113,11 @@ var programs = map[string]string{
 	"registry": "registry", "crane": "crane", "regctl": "regctl", "oras": "oras", "buildx": "buildx",
 	"cosign2": "cosign2/cosign", "cosign3": "cosign3/cosign",
 	"docker": "docker", "modern-dockerd": "dockerd/dockerd", "ctr": "containerd",
-	"classic-dockerd": "/usr/sbin/dockerd", "classic-docker": "/usr/bin/docker",
-	"skopeo": "", "podman": "", "buildah": "", "runc": "",
+	"classic-dockerd": "debian/usr/sbin/dockerd", "classic-docker": "debian/usr/bin/docker", "runc": "debian/usr/sbin/runc",
+	"skopeo": "", "podman": "", "buildah": "",
 }
 
-// missing says why a program cannot be used, "" if it can.
+// find returns the path of a program, or why it cannot be used.
 func (b *workbench) find(name string) (path, why string) {
 	where, known := programs[name]
 	switch {
@@ -129,8 +129,6 @@ func (b *workbench) find(name string) (path, why string) {
 			return "", name + " is not installed (make setup)"
 		}
 		return path, ""
-	case filepath.IsAbs(where):
-		path = where
 	case strings.Contains(where, "/"):
 		path = filepath.Join(b.cache, where)
 	default:

@@ -23,7 +23,7 @@ func (e *engine) run(t testing.TB, args ...string) string {
 
 // Debian's Docker 20.10 keeps images in its own store and pushes schema 2, one platform at a time.
 func (b *workbench) startClassicEngine() (*engine, error) {
-	return b.startEngine("classic", "classic-dockerd", "classic-docker", nil)
+	return b.startEngine("classic", "classic-dockerd", "classic-docker", "")
 }
 
 // The modern engine keeps images in containerd, as it does by default since 29, and pushes whole indexes.
@@ -32,11 +32,11 @@ func (b *workbench) startModernEngine() (*engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	// dockerd starts the containerd that it finds first.
-	return b.startEngine("modern", "modern-dockerd", "docker", []string{"PATH=" + filepath.Dir(ctr) + ":" + os.Getenv("PATH")})
+	return b.startEngine("modern", "modern-dockerd", "docker", filepath.Dir(ctr))
 }
 
-func (b *workbench) startEngine(name, daemonTool, clientTool string, env []string) (*engine, error) {
+// dockerd starts the containerd and the runc that it finds first: those of containerd's folder, then Debian's.
+func (b *workbench) startEngine(name, daemonTool, clientTool, containerd string) (*engine, error) {
 	if err := needRoot(); err != nil {
 		return nil, err
 	}
@@ -48,8 +48,13 @@ func (b *workbench) startEngine(name, daemonTool, clientTool string, env []strin
 	if err != nil {
 		return nil, err
 	}
-	if _, err := b.need("runc"); err != nil {
+	runc, err := b.need("runc")
+	if err != nil {
 		return nil, err
+	}
+	path := []string{filepath.Join(filepath.Dir(runc), "..", "bin"), filepath.Dir(runc), os.Getenv("PATH")}
+	if containerd != "" {
+		path = append([]string{containerd}, path...)
 	}
 	dir := filepath.Join(b.dir, name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -64,7 +69,7 @@ func (b *workbench) startEngine(name, daemonTool, clientTool string, env []strin
 		containerd: filepath.Join(dir, "exec", "containerd", "containerd.sock"),
 	}
 	_, err = b.start(daemon{
-		name: "dockerd-" + name, env: env, privateMounts: true,
+		name: "dockerd-" + name, env: []string{"PATH=" + strings.Join(path, ":")}, privateMounts: true,
 		// No container runs here, so the machine's network is left alone.
 		argv: []string{
 			dockerd, "--config-file", config, "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),

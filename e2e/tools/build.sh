@@ -1,7 +1,8 @@
 #!/bin/bash
 # Builds one tool module of this folder into the cache, once per version.
 #
-#   build.sh NAME...      NAME is a folder here with a go.mod whose `tool` lines say what to build
+#   build.sh NAME...              NAME is a folder here with a go.mod whose `tool` lines say what to build
+#   build.sh --download NAME...   only bring the sources
 #
 # The binaries land in $SLUICE_CACHE/tools/NAME/. A stamp holds the hash of what went in (go.mod,
 # go.sum and the Go release), so that a second run costs a few milliseconds and an upgrade of one
@@ -12,11 +13,21 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${SLUICE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sluice}/tools
 
+download=false
+if [ "$1" = --download ]; then
+	download=true
+	shift
+fi
+
 for name in "$@"; do
 	module=$here/$name
 	out=$cache/$name
 	key=$({ go env GOVERSION GOARCH; cat "$module/go.mod" "$module/go.sum"; } | sha256sum | cut -c1-64)
 	if [ -f "$out/.stamp" ] && [ "$(cat "$out/.stamp")" = "$key" ]; then
+		continue
+	fi
+	if $download; then
+		(cd "$module" && GOWORK=off go list -mod=readonly -deps tool >/dev/null 2>&1) || true
 		continue
 	fi
 	start=$SECONDS

@@ -1,0 +1,49 @@
+# make setup   what the tests need, once per machine: Debian packages, real clients into a cache
+# make test    everything: set-up, lint, unit and conformance tests, end-to-end tests
+# make sluice  the program itself
+#
+# lint, unit and e2e are the parts of test and can be run on their own after a set-up.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+.DEFAULT_GOAL := test
+
+export SLUICE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice
+TOOLS := $(SLUICE_CACHE)/tools
+VERDICT := $(SLUICE_CACHE)/verdict
+
+.PHONY: test setup lint unit e2e sluice
+
+sluice:
+	CGO_ENABLED=0 go build -trimpath -o sluice ./cmd/sluice
+
+setup:
+	e2e/tools/setup.sh
+
+# Every stage runs, also after one that failed: one run shows everything there is to mend.
+test: setup
+	@failed=(); summary=""; \
+	for stage in lint unit e2e; do \
+		echo "== $$stage"; start=$$SECONDS; word=passed; \
+		$(MAKE) --no-print-directory $$stage || { failed+=($$stage); word=FAILED; }; \
+		summary+=$$(printf '%-5s %s in %d s' $$stage $$word $$((SECONDS - start)))$$'\n'; \
+	done; \
+	echo "== summary"; printf '%s' "$$summary"; \
+	[ $${#failed[@]} -eq 0 ]
+
+lint:
+	@unformatted=$$(find . -name '*.go' -not -path './.git/*' -print0 | xargs -0 $(TOOLS)/gofumpt/gofumpt -l) && \
+		if [ -n "$$unformatted" ]; then echo "not formatted, run gofumpt -w on: $$unformatted"; exit 1; fi
+	go vet ./...
+	go vet -tags e2e ./e2e/...
+	$(TOOLS)/golangci/golangci-lint run ./...
+	go mod tidy -diff
+
+$(VERDICT): $(wildcard tools/verdict/*.go)
+	go build -o $@ ./tools/verdict
+
+unit: $(VERDICT)
+	go test -race -json -timeout 20m ./... | $(VERDICT)
+
+e2e: $(VERDICT)
+	go test -tags e2e -count=1 -json -timeout 40m ./e2e/... | $(VERDICT)

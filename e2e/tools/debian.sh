@@ -1,0 +1,55 @@
+#!/bin/bash
+# Brings what the tests use from Debian.
+#
+# Clients that get along with anything are installed. Docker 20.10, its containerd and runc are only unpacked
+# into the cache: installing them would start a daemon and remove the Docker that a developer may
+# have from elsewhere.
+set -euo pipefail
+
+cache=${SLUICE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sluice}/tools
+out=$cache/debian
+
+# gcc, libnftables-dev and pkg-config build the race detector's tests and the modern engine, which links
+# libnftables; the libraries are what the unpacked programs load.
+installed=(ca-certificates gcc libc6-dev pkg-config libnftables-dev skopeo podman buildah libdevmapper1.02.1 libseccomp2)
+unpacked=(docker.io containerd runc)
+
+# The unpacked programs load this release's libraries.
+release=$(. /etc/os-release && echo "$ID $VERSION_ID")
+stamped() { [ -f "$out/.stamp" ] && [ "$(cat "$out/.stamp")" = "$release" ]; }
+
+missing=()
+for package in "${installed[@]}"; do
+	status=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
+	[ "$status" = installed ] || missing+=("$package")
+done
+
+if [ ${#missing[@]} -gt 0 ] || ! stamped; then
+	if ! command -v apt-get >/dev/null; then
+		echo "no apt-get: what needs ${missing[*]} ${unpacked[*]} is skipped" >&2
+		exit 1
+	fi
+	root=()
+	if [ "$(id -u)" != 0 ]; then
+		root=(sudo -n)
+	fi
+	"${root[@]}" apt-get update -qq
+fi
+
+if [ ${#missing[@]} -gt 0 ]; then
+	echo "installing ${missing[*]}"
+	DEBIAN_FRONTEND=noninteractive "${root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+if ! stamped; then
+	echo "unpacking ${unpacked[*]}"
+	rm -rf "$out.new"
+	mkdir -p "$out.new/packages"
+	(cd "$out.new/packages" && apt-get download -qq "${unpacked[@]}" 2>/dev/null)
+	for package in "$out.new"/packages/*.deb; do
+		dpkg-deb -x "$package" "$out.new"
+	done
+	rm -rf "$out.new/packages" "$out"
+	echo "$release" >"$out.new/.stamp"
+	mv "$out.new" "$out"
+fi
