@@ -45,7 +45,7 @@ func (c *Config) CheckFiles() error {
 			add(at+".username", "is missing for credentials: basic; set it, or SLUICE_UPSTREAM_USERNAME")
 		}
 		if cmp.Or(u.PasswordFile, u.Password.Reveal()) == "" {
-			add(at+".password_file", "is missing for user %q; set it, or SLUICE_UPSTREAM_PASSWORD or SLUICE_UPSTREAM_PASSWORD_FILE", u.Username)
+			add(at+".password_file", "is missing for credentials: basic; set it, or SLUICE_UPSTREAM_PASSWORD or SLUICE_UPSTREAM_PASSWORD_FILE")
 		}
 	}
 	return found.err()

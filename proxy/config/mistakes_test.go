@@ -143,7 +143,7 @@ func TestCheckFilesNamesThoseThatCannotBeRead(t *testing.T) {
 		"f.yml:1: tls.certificate: " + dir + " is a folder; name a file that this user can read",
 		"f.yml:3: upstreams[0].password_file: open " + dir + "/none: no such file or directory; name a file that this user can read",
 		"f.yml:3: upstreams[0].username: is missing for credentials: basic; set it, or SLUICE_UPSTREAM_USERNAME",
-		`f.yml:4: upstreams[1].password_file: is missing for user "u"; set it, or SLUICE_UPSTREAM_PASSWORD or SLUICE_UPSTREAM_PASSWORD_FILE`,
+		`f.yml:4: upstreams[1].password_file: is missing for credentials: basic; set it, or SLUICE_UPSTREAM_PASSWORD or SLUICE_UPSTREAM_PASSWORD_FILE`,
 	}
 	if d := cmp.Diff(strings.Join(want, "\n"), c.CheckFiles().Error()); d != "" {
 		t.Errorf("-want +got:\n%s", d)
