@@ -7,20 +7,22 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"sluice/filters"
 )
 
 // Alias says that an original was forwarded as something else, and by which rule. It is a few hundred bytes and kept
 // for good: whoever still has the original's digest is told the forwarded one.
 type Alias struct {
-	Original           string    `json:"original"`
-	OriginalMediaType  string    `json:"originalMediaType,omitempty"`
-	Forwarded          string    `json:"forwarded"`
-	ForwardedMediaType string    `json:"forwardedMediaType,omitempty"`
-	ForwardedSize      int64     `json:"forwardedSize,omitempty"`
-	Action             string    `json:"action,omitempty"`
-	Unwrap             string    `json:"unwrap,omitempty"`
-	Rule               string    `json:"rule,omitempty"`
-	At                 time.Time `json:"at"`
+	Original           string         `json:"original"`
+	OriginalMediaType  string         `json:"originalMediaType,omitempty"`
+	Forwarded          string         `json:"forwarded"`
+	ForwardedMediaType string         `json:"forwardedMediaType,omitempty"`
+	ForwardedSize      int64          `json:"forwardedSize,omitempty"`
+	Action             filters.Action `json:"action,omitempty"`
+	Unwrap             filters.Unwrap `json:"unwrap,omitempty"`
+	Rule               string         `json:"rule,omitempty"`
+	At                 time.Time      `json:"at"`
 }
 
 func aliasFolder(repo, original string) (folder string, err error) {

@@ -28,6 +28,9 @@ func (s *Store) WritePart(ctx context.Context, generation, repo, id string, n in
 	if errors.Is(err, ErrTooLarge) {
 		return 0, fmt.Errorf("part %d of upload %s to repository %s: %w: more than %d bytes", n, id, repo, ErrTooLarge, max)
 	}
+	if absent(err) { // a request of the same client, at the same time, has assembled or dropped the upload
+		err = fmt.Errorf("%w any more, the upload has ended meanwhile: %v", ErrNotFound, err)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("keep part %d of upload %s to repository %s: %w", n, id, repo, err)
 	}
@@ -104,11 +107,15 @@ func (r *partsReader) Read(p []byte) (int, error) {
 				return 0, io.EOF
 			}
 			r.next++
-			rc, err := r.storage.driver.Reader(r.ctx, partPath(r.upload, r.next-1), 0)
+			path := partPath(r.upload, r.next-1)
+			size, err := r.storage.size(r.ctx, path)
 			if err != nil {
-				return 0, failed(r.ctx, err)
+				return 0, err
 			}
-			r.current = storedReader{ReadCloser: rc, ctx: r.ctx}
+			if r.current, err = r.storage.open(r.ctx, path, size, 0); err != nil {
+				r.current = nil
+				return 0, err
+			}
 		}
 		n, err := r.current.Read(p)
 		if err != io.EOF {

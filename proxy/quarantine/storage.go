@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"path"
 	"strings"
 	"time"
@@ -30,9 +31,12 @@ type storage struct {
 	driver storagedriver.StorageDriver
 }
 
+// absent: drivers say PathNotFoundError, but the filesystem one also passes on what the system says when a folder goes
+// while it is read, inside an error that does not unwrap.
 func absent(err error) bool {
 	var notFound storagedriver.PathNotFoundError
-	return errors.As(err, &notFound)
+	var other storagedriver.Error
+	return errors.As(err, &notFound) || errors.Is(err, fs.ErrNotExist) || errors.As(err, &other) && absent(other.Detail)
 }
 
 // failed marks a driver's error, except that something is not there and that the caller gave up. Drivers hide the
@@ -59,7 +63,11 @@ func (s storage) put(ctx context.Context, path string, content []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return failed(ctx, s.driver.PutContent(ctx, path, content))
+	err := s.driver.PutContent(ctx, path, content)
+	if absent(err) { // what is written need not be there
+		return fmt.Errorf("%w: %v", ErrStorage, err)
+	}
+	return failed(ctx, err)
 }
 
 // size of the object at path. A folder is not an object.

@@ -1,0 +1,24 @@
+package quarantine
+
+import (
+	"context"
+	"fmt"
+)
+
+// DeleteBlob forgets a held blob in every generation. One that is not there is forgotten already.
+func (s *Store) DeleteBlob(ctx context.Context, repo, digest string) error {
+	o, err := newObject(repo, blobKind, digest)
+	if err != nil {
+		return err
+	}
+	generations, err := s.generations(ctx)
+	if err != nil {
+		return fmt.Errorf("delete %s: %w", o, err)
+	}
+	for _, g := range generations {
+		if err := s.storage.remove(ctx, o.in(g)); err != nil {
+			return fmt.Errorf("delete %s: %w", o, err)
+		}
+	}
+	return nil
+}
