@@ -2,22 +2,26 @@ package upstream
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // body is one attempt's view of a request body. http.Transport may go on reading a body after
-// RoundTrip has returned (RoundTripper's contract), and since Go 1.25 it sends the body even when the
+// RoundTrip has returned (RoundTripper's contract), and since Go 1.26 it sends the body even when the
 // final status arrives instead of "100 Continue", to keep the connection. So what decides about a second
-// attempt is here: a Read waits until the registry agrees, and a body that was sealed before its
+// attempt is here: the first Read tells the one from the other, and a body that was sealed before its
 // first Read is whole and may be given to another attempt.
 type body struct {
-	src    io.Reader
-	length int64         // -1 unknown
-	agreed chan struct{} // closed by "100 Continue"; nil: nothing to wait for
-	wait   time.Duration // for agreed; then the bytes go anyway (RFC 9110 section 10.1.1)
-	mute   func()        // called when wait has passed in vain
+	src      io.Reader
+	length   int64 // -1 unknown
+	asks     bool  // sent with Expect: 100-continue
+	agreed   atomic.Bool
+	answered atomic.Bool   // any byte of an answer came
+	wait     time.Duration // how long an answer's headers may take once they began
+	mute     func()        // called when the registry said nothing to Expect
 
 	sealed  chan struct{} // no Read begins any more
 	release chan struct{} // the response was read: a waiting Read may end
@@ -29,7 +33,6 @@ type body struct {
 	err      error // of src, other than io.EOF
 	eof      bool
 	once     sync.Once
-	okOnce   sync.Once
 }
 
 var errAbandoned = errors.New("upstream answered before the body was sent")
@@ -54,34 +57,30 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// open is the gate in front of every Read.
+// open is the gate in front of every Read. Behind Expect the transport calls Read for the first time when
+// the registry agreed, when it said nothing for a while (RFC 9110 section 10.1.1 lets the body go
+// then), or when the final status is there, which Do is about to see.
 func (b *body) open() bool {
-	b.mu.Lock()
-	if b.isSealed {
+	if b.asks && !b.agreed.Load() && b.answered.Load() {
+		b.mu.Lock()
+		begun := b.begun
 		b.mu.Unlock()
-		return false
-	}
-	if b.begun || b.agreed == nil {
-		b.begun = true
-		b.mu.Unlock()
-		return true
-	}
-	b.mu.Unlock()
-	t := time.NewTimer(b.wait)
-	defer t.Stop()
-	silent := false
-	select {
-	case <-b.agreed:
-	case <-b.sealed:
-	case <-t.C:
-		silent = true
+		if !begun {
+			t := time.NewTimer(b.wait)
+			defer t.Stop()
+			select {
+			case <-b.sealed:
+			case <-t.C: // the connection broke in the middle of the headers
+			}
+			return false
+		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.isSealed {
 		return false
 	}
-	if silent && b.mute != nil {
+	if !b.begun && b.asks && !b.agreed.Load() {
 		b.mute()
 	}
 	b.begun = true
@@ -98,15 +97,17 @@ func (b *body) ended() (int, error) {
 	if whole {
 		return 0, io.EOF
 	}
-	<-b.release
+	b.mu.Lock()
+	sealed := b.isSealed
+	b.mu.Unlock()
+	if sealed {
+		<-b.release
+	}
 	return 0, errAbandoned
 }
 
 // Close is the transport's. The source belongs to whoever made the request.
 func (b *body) Close() error { return nil }
-
-// agree is "100 Continue".
-func (b *body) agree() { b.okOnce.Do(func() { close(b.agreed) }) }
 
 // seal ends the attempt's use of the body; whole is true when nothing of it was read.
 func (b *body) seal() (whole bool) {
@@ -122,10 +123,13 @@ func (b *body) seal() (whole bool) {
 // free lets go of a Read that waits for the response to be read.
 func (b *body) free() { b.once.Do(func() { close(b.release) }) }
 
-// failed is the error of the source itself.
+// failed is the error of the source itself, which may be that it is too short.
 func (b *body) failed() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.err == nil && b.eof && b.n < b.length {
+		return fmt.Errorf("%d of %d bytes came: %w", b.n, b.length, io.ErrUnexpectedEOF)
+	}
 	return b.err
 }
 

@@ -15,6 +15,9 @@ import (
 // front ends ignore Expect, and every upload would wait for expectTimeout.
 const muteFor = 10 * time.Minute
 
+// expectTimeout is how long a streamed body waits for the registry's agreement.
+const expectTimeout = 2 * time.Second
+
 var errHeaderTimeout = errors.New("no answer in time")
 
 func (r *Registry) asks() bool { return r.now().UnixNano() >= r.mutedUntil.Load() }
@@ -138,9 +141,12 @@ func (r *Registry) attempt(ctx context.Context, p *plan, u *url.URL, authorizati
 func (r *Registry) stream(ctx context.Context, p *plan, req *http.Request) (*http.Response, *body, error) {
 	b := newBody(p.stream, p.length)
 	if r.asks() {
-		b.agreed, b.wait, b.mute = make(chan struct{}), r.expectTimeout, r.mute
+		b.asks, b.wait, b.mute = true, expectTimeout, r.mute
 		req.Header["Expect"] = []string{"100-continue"}
-		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got100Continue: b.agree})
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+			GotFirstResponseByte: func() { b.answered.Store(true) },
+			Got100Continue:       func() { b.agreed.Store(true) },
+		})
 	}
 	req.Body, req.ContentLength = b, p.length
 	resp, err := r.transport.RoundTrip(req.WithContext(ctx))

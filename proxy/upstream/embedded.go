@@ -128,7 +128,7 @@ func embeddedTransport(h http.Handler, log *slog.Logger) (http.RoundTripper, io.
 		DisableCompression:    true,
 		MaxIdleConnsPerHost:   64,
 		IdleConnTimeout:       10 * time.Second, // another one costs nothing
-		ExpectContinueTimeout: time.Nanosecond,  // as in newTransport
+		ExpectContinueTimeout: expectTimeout,
 	}
 	return t, closerFunc(func() error {
 		err := s.Close()

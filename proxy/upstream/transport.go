@@ -45,9 +45,8 @@ func newTransport(ca string, log *slog.Logger) (*http.Transport, error) {
 		DisableCompression:  true, // digests are of the bytes as they are
 		// Only a backstop: after the last byte of a large layer, registries on object storage copy it
 		// before they answer, which takes minutes. What a client waits for is the context's business.
-		ResponseHeaderTimeout: 15 * time.Minute,
-		// The body itself waits for the registry's agreement (body.go), so the transport need not.
-		ExpectContinueTimeout:  time.Nanosecond,
+		ResponseHeaderTimeout:  15 * time.Minute,
+		ExpectContinueTimeout:  expectTimeout,
 		MaxResponseHeaderBytes: 256 << 10,
 		ForceAttemptHTTP2:      false, // see the package comment
 	}, nil

@@ -46,7 +46,6 @@ type Registry struct {
 	now           func() time.Time
 	sleep         func(ctx context.Context, d time.Duration) error
 	jitter        func() float64 // [0,1)
-	expectTimeout time.Duration
 	headerTimeout time.Duration
 }
 
@@ -60,7 +59,6 @@ func New(o Options) (*Registry, error) {
 		now:           time.Now,
 		sleep:         sleep,
 		jitter:        rand.Float64,
-		expectTimeout: 2 * time.Second,
 		headerTimeout: 60 * time.Second,
 	}
 	if r.log == nil {

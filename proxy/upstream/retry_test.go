@@ -1,0 +1,149 @@
+package upstream
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestWhatIsRepeated(t *testing.T) {
+	get := Request{Repository: "app", Path: "manifests/1"}
+	put := Request{Method: "PUT", Repository: "app", Path: "manifests/1", Push: true, Replay: []byte("{}")}
+	post := Request{Method: "POST", Repository: "app", Path: "blobs/uploads/", Push: true}
+	patch := Request{Method: "PATCH", Repository: "app", Path: "blobs/uploads/1", Push: true, Replay: []byte("chunk")}
+	done := Request{Method: "PUT", Repository: "app", Location: "/v2/app/blobs/uploads/1", Push: true}
+	for name, c := range map[string]struct {
+		q        Request
+		answers  []int // the last one repeats; 0 = the connection is cut
+		want     int   // 0 = ErrUnreachable
+		requests int32
+	}{
+		"a GET after a 503":                       {get, []int{503, 200}, 200, 2},
+		"a GET after 429, 502 and 504":            {get, []int{429, 502, 504, 200}, 200, 4},
+		"a GET after cut connections":             {get, []int{0, 0, 200}, 200, 3},
+		"a GET gets the last 503 in the end":      {get, []int{503}, 503, retryAttempts},
+		"a GET gives up":                          {get, []int{0}, 0, retryAttempts},
+		"a GET not after a 500":                   {get, []int{500, 200}, 500, 1},
+		"a GET not after a 404":                   {get, []int{404, 200}, 404, 1},
+		"a manifest after a 503":                  {put, []int{503, 201}, 201, 2},
+		"a manifest after a cut connection":       {put, []int{0, 201}, 201, 2},
+		"an empty closing PUT":                    {done, []int{502, 201}, 201, 2},
+		"a DELETE":                                {Request{Method: "DELETE", Repository: "app", Path: "manifests/1", Push: true}, []int{503, 202}, 202, 2},
+		"a POST not after an answer":              {post, []int{503, 202}, 503, 1},
+		"a POST after a cut connection":           {post, []int{0, 202}, 202, 2},
+		"a PATCH never, its bytes may be there":   {patch, []int{0, 202}, 0, 1},
+		"a PATCH not after a 503":                 {patch, []int{503, 202}, 503, 1},
+		"a small PUT stream, it was read first":   {Request{Method: "PUT", Repository: "app", Path: "x", Body: io.MultiReader(strings.NewReader("layer")), ContentLength: 5}, []int{0, 201}, 201, 2},
+		"a stream before its first byte was read": {Request{Method: "PUT", Repository: "app", Path: "x", Body: strings.NewReader(strings.Repeat("x", 1<<20)), ContentLength: 1 << 20}, []int{0, 201}, 201, 2},
+		"a stream not after a 503":                {Request{Method: "PUT", Repository: "app", Path: "x", Body: strings.NewReader(strings.Repeat("x", 1<<20)), ContentLength: 1 << 20}, []int{503, 201}, 503, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var n atomic.Int32
+			u := raw(t, func(req *http.Request, br *bufio.Reader, conn net.Conn, _ int) bool {
+				status := c.answers[min(int(n.Add(1)), len(c.answers))-1]
+				if status == 0 {
+					return false
+				}
+				if req.Header.Get("Expect") != "" && status < 300 {
+					fmt.Fprint(conn, "HTTP/1.1 100 Continue\r\n\r\n")
+				}
+				if status < 300 || req.Header.Get("Expect") == "" {
+					io.Copy(io.Discard, req.Body)
+				}
+				fmt.Fprintf(conn, "HTTP/1.1 %d X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", status)
+				return false
+			})
+			r, clock := open(t, Options{URL: u, Credentials: Anonymous})
+			resp, err := r.Do(context.Background(), c.q)
+			switch {
+			case c.want == 0:
+				if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), r.Host()) {
+					t.Errorf("error = %v", err)
+				}
+			case err != nil:
+				t.Fatal(err)
+			default:
+				resp.Body.Close()
+				if resp.StatusCode != c.want {
+					t.Errorf("status %d, want %d", resp.StatusCode, c.want)
+				}
+			}
+			if n.Load() != c.requests {
+				t.Errorf("%d requests, want %d", n.Load(), c.requests)
+			}
+			var total time.Duration
+			for i, d := range clock.slept {
+				total += d
+				if d < retryFirst/2 || i > 0 && d < clock.slept[i-1] {
+					t.Errorf("waits = %v", clock.slept)
+				}
+			}
+			if total > retryBudget {
+				t.Errorf("waited %s", total)
+			}
+		})
+	}
+}
+
+func TestRetryAfterIsHonouredWithinTheBudget(t *testing.T) {
+	for name, c := range map[string]struct {
+		header string
+		waits  []time.Duration
+		status int
+	}{
+		"seconds":          {"3", []time.Duration{3 * time.Second}, 200},
+		"a date":           {"Fri, 20 Nov 2026 12:00:04 GMT", []time.Duration{4 * time.Second}, 200},
+		"longer than that": {"60", nil, 429},
+		"nonsense":         {"soon", []time.Duration{75 * time.Millisecond}, 200},
+		"negative":         {"-5", []time.Duration{75 * time.Millisecond}, 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var n atomic.Int32
+			f := newFake(t, &fake{handle: func(w http.ResponseWriter, r *http.Request) {
+				if n.Add(1) == 1 {
+					w.Header().Set("Date", "Fri, 20 Nov 2026 12:00:00 GMT")
+					w.Header().Set("Retry-After", c.header)
+					w.WriteHeader(429)
+				}
+			}})
+			r, clock := open(t, Options{URL: f.URL, Credentials: Anonymous})
+			resp, _ := do(t, r, c.status, Request{Repository: "app", Path: "tags/list"})
+			if c.status == 429 && resp.Header.Get("Retry-After") != c.header {
+				t.Error("Retry-After is lost")
+			}
+			if fmt.Sprint(clock.slept) != fmt.Sprint(c.waits) {
+				t.Errorf("waits = %v, want %v", clock.slept, c.waits)
+			}
+		})
+	}
+}
+
+func TestAnIdleConnectionThatWasClosedCostsNoUpload(t *testing.T) {
+	// The server closes after each answer without saying so; the transport learns it while sending.
+	var n atomic.Int32
+	u := raw(t, func(req *http.Request, br *bufio.Reader, c net.Conn, _ int) bool {
+		n.Add(1)
+		if req.Header.Get("Expect") != "" {
+			fmt.Fprint(c, "HTTP/1.1 100 Continue\r\n\r\n")
+		}
+		io.Copy(io.Discard, req.Body)
+		fmt.Fprint(c, "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+		return false
+	})
+	r, _ := open(t, Options{URL: u, Credentials: Anonymous})
+	for range 20 {
+		do(t, r, 201, upload(io.LimitReader(zeros{}, layerSize)))
+		do(t, r, 201, Request{Method: "POST", Repository: "app", Path: "blobs/uploads/", Push: true})
+	}
+	if n.Load() != 40 {
+		t.Errorf("%d requests", n.Load())
+	}
+}
