@@ -177,7 +177,7 @@ func (ex *exchange) recordAlias(ref, original string, rw *rewriting) error {
 	err := q.PutAlias(ex.ctx(), ex.repo, quarantine.Alias{
 		Original: original, OriginalMediaType: mediaTypeOf(rw.doc),
 		Forwarded: rw.forwarded, ForwardedMediaType: rw.mediaType, ForwardedSize: rw.size,
-		Action: string(rw.policy.Attestations), Unwrap: string(rw.policy.Unwrap), Rule: ex.rule.Name, At: ex.p.now().UTC(),
+		Action: rw.policy.Attestations, Unwrap: rw.policy.Unwrap, Rule: ex.rule.Name, At: ex.p.now().UTC(),
 	})
 	if err != nil {
 		return &storageFailed{err}

@@ -280,7 +280,7 @@ func (ex *exchange) originalOf(tag, forwarded string) *localDocument {
 		return nil
 	}
 	for _, a := range aliases {
-		if a.Forwarded == forwarded && a.Action == string(filters.Store) && a.Unwrap == string(ex.rule.Unwrap) {
+		if a.Forwarded == forwarded && a.Action == filters.Store && a.Unwrap == ex.rule.Unwrap {
 			b, err := ex.findOriginal(original)
 			if err != nil || b == nil {
 				return nil

@@ -15,34 +15,44 @@ const maxProgress = 4096
 // begins again where it was given out, and upstream's check of the digest guards the end.
 type progress struct {
 	mu    sync.Mutex
-	byID  map[string]session.State
+	byID  map[string]remembered
 	order []string
 }
 
-func newProgress() *progress { return &progress{byID: map[string]session.State{}} }
+type remembered struct {
+	state     session.State
+	cancelled bool
+}
 
-func (p *progress) put(st session.State) {
+func newProgress() *progress { return &progress{byID: map[string]remembered{}} }
+
+func (p *progress) put(st session.State) { p.remember(remembered{state: st}) }
+
+// cancel ends an upload that exists in its URL only.
+func (p *progress) cancel(st session.State) { p.remember(remembered{state: st, cancelled: true}) }
+
+func (p *progress) remember(r remembered) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, known := p.byID[st.ID]; !known {
-		p.order = append(p.order, st.ID)
+	if _, known := p.byID[r.state.ID]; !known {
+		p.order = append(p.order, r.state.ID)
 		if len(p.order) > maxProgress {
 			delete(p.byID, p.order[0])
 			p.order = p.order[1:]
 		}
 	}
-	p.byID[st.ID] = st
+	p.byID[r.state.ID] = r
 }
 
 // newest is the later of a sealed state and what is remembered of its upload.
-func (p *progress) newest(st session.State) (newest session.State, stale bool) {
+func (p *progress) newest(st session.State) (newest session.State, stale, cancelled bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known, ok := p.byID[st.ID]
-	if !ok || known.Offset <= st.Offset {
-		return st, false
+	if !ok || !known.cancelled && known.state.Offset <= st.Offset {
+		return st, false, false
 	}
-	return known, true
+	return known.state, true, known.cancelled
 }
 
 func (p *progress) done(id string) {

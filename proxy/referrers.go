@@ -31,6 +31,13 @@ func (ex *exchange) referrers() error {
 	if err != nil {
 		return err
 	}
+	if ex.action() == filters.Forward { // upstream's word alone, a missing API included: the client keeps its tag itself
+		if l := ex.relink(resp.Header.Get("Link")); l != "" {
+			ex.w.Header().Set("Link", l)
+		}
+		ex.passResponse(resp)
+		return nil
+	}
 	var index ocispec.Index
 	next := ""
 	filtered := false
@@ -103,9 +110,6 @@ func (ex *exchange) readFallback(digest string) (ocispec.Index, error) {
 // storedReferrers are the attestations that `store` keeps for an image, the legacy ones as derived
 // OCI 1.1 manifests. Reading them needs authority.
 func (ex *exchange) storedReferrers(digest string) ([]ocispec.Descriptor, error) {
-	if ex.rule.Attestations == filters.Forward {
-		return nil, nil
-	}
 	records, err := ex.p.attest.BySubject(ex.ctx(), ex.repo, digest)
 	if err != nil {
 		return nil, transient(err, "stored attestations of %s in repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)

@@ -107,6 +107,7 @@ func (r *rig) push(push proxytest.Pusher, repo, tag string, tree *proxytest.Tree
 	if err != nil {
 		r.t.Fatalf("push %s:%s: %v", repo, tag, err)
 	}
+	r.proxy.Settle()
 	return res
 }
 

@@ -28,7 +28,9 @@ func TestTranscripts(t *testing.T) {
 			t.Run(name+" "+string(act), func(t *testing.T) {
 				tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
 				plain := proxytest.Synthetic(proxytest.SyntheticOptions{})
-				tr := proxytest.NewTranscript(tree, plain)
+				tr := proxytest.NewTranscript()
+				tr.Name(map[string]string{plain.Digest(): "forwarded-index"})
+				tr.Name(tree.Names())
 				r := recorded(t, proxytest.NewDistribution, tr, action(act))
 				var b strings.Builder
 				for _, title := range []string{"first", "repeated"} {

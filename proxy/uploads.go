@@ -102,7 +102,10 @@ func (ex *exchange) openState() (session.State, error) {
 	st, err := ex.p.sealer.Open(mux.Vars(ex.r)["uuid"], ex.repo, ex.id.Key)
 	switch {
 	case err == nil:
-		st, ex.stale = ex.p.progress.newest(st)
+		var cancelled bool
+		if st, ex.stale, cancelled = ex.p.progress.newest(st); cancelled {
+			return st, refuse(http.StatusNotFound, codeBlobUploadUnknown, "upload to repository %s was cancelled: start again with POST", ex.repo)
+		}
 		return st, nil
 	case errors.Is(err, session.ErrExpired):
 		return st, refuse(http.StatusNotFound, codeBlobUploadUnknown, "upload to repository %s has expired: start again with POST", ex.repo)
@@ -187,6 +190,10 @@ func (ex *exchange) deleteUpload() error {
 	st, err := ex.openState()
 	if err != nil {
 		return err
+	}
+	ex.p.progress.cancel(st)
+	if st.Mode == session.Undecided {
+		ex.abandon(&st)
 	}
 	switch st.Mode {
 	case session.Upstream:
