@@ -13,7 +13,7 @@ func benchDocuments(b *testing.B) map[string][]byte {
 			docs["4-entries"] = w.bytes
 		}
 	}
-	all := hostile()
+	all := hostile(MaxBytes)
 	docs["4MiB-of-entries"] = all["entries"]
 	docs["4MiB-of-names"] = all["names"]
 	return docs

@@ -68,7 +68,8 @@ type entry struct{ value, mediaType, digest, size span }
 
 // Parse reads a document that was sent as contentType. b is kept and must not
 // be changed. Every error is [ErrInvalid]; see the package comment for what is
-// refused. Time is linear in len(b), and memory a small multiple of it.
+// refused. Time is linear in len(b), and memory a small multiple of it
+// (at most some 30 times, for millions of tiny annotations).
 func Parse(b []byte, contentType string) (*Document, error) {
 	if len(b) > MaxBytes {
 		return nil, fmt.Errorf("%w: %w: %d bytes, at most %d are accepted", ErrInvalid, ErrTooLarge, len(b), MaxBytes)

@@ -1,11 +1,12 @@
 package ocidoc
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // scanner walks over one JSON text. Its methods expect pos at the first byte
@@ -243,11 +244,55 @@ func (sc *scanner) text() (string, error) {
 	if !escaped {
 		return lit[1 : len(lit)-1], nil
 	}
-	var value string
-	if err := json.Unmarshal([]byte(lit), &value); err != nil {
-		return "", sc.errorf("the string %s: %v", quote(lit), err)
+	return unescape(lit[1 : len(lit)-1]), nil
+}
+
+// unescape decodes the escapes of a string that literal has checked. Half a
+// surrogate pair becomes U+FFFD, as in encoding/json (whose decoder would cost
+// several hundred bytes for each of perhaps a million strings).
+func unescape(s string) string {
+	var b strings.Builder
+	b.Grow(len(s))
+	for {
+		before, after, found := strings.Cut(s, `\`)
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		s = after[1:]
+		switch c := after[0]; c {
+		case 'b':
+			b.WriteByte('\b')
+		case 'f':
+			b.WriteByte('\f')
+		case 'n':
+			b.WriteByte('\n')
+		case 'r':
+			b.WriteByte('\r')
+		case 't':
+			b.WriteByte('\t')
+		case 'u':
+			r := hex4(s)
+			s = s[4:]
+			if utf16.IsSurrogate(r) {
+				low := rune(0)
+				if strings.HasPrefix(s, `\u`) {
+					low = hex4(s[2:])
+				}
+				if r = utf16.DecodeRune(r, low); r != utf8.RuneError {
+					s = s[6:]
+				}
+			}
+			b.WriteRune(r)
+		default:
+			b.WriteByte(c)
+		}
 	}
-	return value, nil
+}
+
+func hex4(s string) rune {
+	n, _ := strconv.ParseUint(s[:4], 16, 16) // literal has seen the digits
+	return rune(n)
 }
 
 // number reads a number (RFC 8259, section 6).
