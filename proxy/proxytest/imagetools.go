@@ -20,6 +20,7 @@ import (
 // takes uploads one after another stops it. Without Sources it pushes Tree.
 func ImagetoolsCreate(ctx context.Context, o Options) (Result, error) {
 	f := flavour{agent: "buildx/v0.33.0", blobs: 64, manifests: 8}
+	o.MountFrom = "" // "no mount"
 	if len(o.Sources) == 0 {
 		return pushContainerd(ctx, o, f)
 	}

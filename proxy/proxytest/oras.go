@@ -58,6 +58,9 @@ func (p *orasPush) head(ctx context.Context, path, accept string) (*reply, error
 	if err != nil {
 		return nil, err
 	}
+	if r.status == http.StatusMethodNotAllowed { // tolerated: as if it were not there
+		r.status = http.StatusNotFound
+	}
 	if r.status != http.StatusOK && r.status != http.StatusNotFound {
 		return nil, orasError(r)
 	}

@@ -227,11 +227,12 @@ var (
 
 // Line is an exchange as goldens show it:
 //
-//	PUT /v2/app/manifests/1 (index, application/vnd.oci.image.index.v1+json) 201 Docker-Content-Digest=index
+//	PUT /v2/app/manifests/1 (index, application/vnd.oci.image.index.v1+json) 201
 //	HEAD /v2/app/blobs/statement-amd64-sbom [in-toto] 404
 //	PUT /v2/app/blobs/uploads/<session>?digest=layer-amd64-1 (layer-amd64-1) 201
 //
-// Digests are names, those without one their first twelve digits; session identifiers and upload state are left out.
+// Digests are names, those without one their first twelve digits; session identifiers and upload state are left out. The
+// digest in the answer to a PUT is shown when it is not that of what was put (I5), and so is its absence.
 func (r *Recorder) Line(e Exchange) string {
 	r.mu.Lock()
 	names := maps.Clone(r.names)
@@ -278,12 +279,35 @@ func (r *Recorder) Line(e Exchange) string {
 		fmt.Fprintf(&b, " %d", e.Status)
 	}
 	for _, h := range interesting {
-		if v := e.ResponseHeader[h]; len(v) > 0 && !(h == "Docker-Content-Digest" && e.Method != http.MethodPut) &&
+		v := e.ResponseHeader[h]
+		if h == "Docker-Content-Digest" {
+			if e.Method == http.MethodPut && e.Status/100 == 2 {
+				b.WriteString(answeredDigest(e, name))
+			}
+			continue
+		}
+		if len(v) > 0 &&
 			!(h == "Range" && e.Status != http.StatusRequestedRangeNotSatisfiable && e.Status != http.StatusNoContent) {
 			b.WriteString(" " + h + "=" + name(strings.Join(v, ", ")))
 		}
 	}
 	return b.String()
+}
+
+// answeredDigest is what there is to say about Docker-Content-Digest of a PUT that succeeded.
+func answeredDigest(e Exchange, name func(string) string) string {
+	want := e.BodyDigest
+	if d := e.Query.Get("digest"); d != "" {
+		want = d
+	}
+	switch got := e.ResponseHeader.Get("Docker-Content-Digest"); got {
+	case want:
+		return ""
+	case "":
+		return " without Docker-Content-Digest"
+	default:
+		return " Docker-Content-Digest=" + name(got)
+	}
 }
 
 // Text is the transcript, one line an exchange, in order of their beginning: stable under a sequential pusher.

@@ -31,9 +31,8 @@ func (p skopeoPush) push(ctx context.Context) error {
 		references = append(references[:len(references):len(references)], p.Tree.Digest())
 	}
 	for _, reference := range references {
-		seen := map[string]bool{}
 		for _, m := range p.Tree.Manifests() { // children before their index, in its order
-			if err := p.image(ctx, m, seen); err != nil {
+			if err := p.image(ctx, m); err != nil {
 				return err
 			}
 			at := m.Digest
@@ -48,21 +47,15 @@ func (p skopeoPush) push(ctx context.Context) error {
 	return nil
 }
 
-func (p skopeoPush) image(ctx context.Context, m *Manifest, seen map[string]bool) error {
-	var layers []*Blob
-	for _, l := range m.Layers {
-		if !seen[l.Digest] {
-			seen[l.Digest] = true
-			layers = append(layers, l)
-		}
+// image copies what one manifest needs; a layer that an earlier image had is asked for again (TryReusingBlob).
+func (p skopeoPush) image(ctx context.Context, m *Manifest) error {
+	blobs := m.Blobs()
+	if m.Config == nil {
+		return each(ctx, p.concurrency(6), blobs, p.blob)
 	}
-	if err := each(ctx, p.concurrency(6), layers, p.blob); err != nil {
+	if err := each(ctx, p.concurrency(6), blobs[1:], p.blob); err != nil {
 		return err
 	}
-	if m.Config == nil || seen[m.Config.Digest] {
-		return nil
-	}
-	seen[m.Config.Digest] = true
 	return p.blob(ctx, m.Config)
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -38,7 +39,8 @@ type UpstreamOptions struct {
 	TLS         bool                            // the certificate is Server.Certificate()
 	Delete      bool                            // DELETE works
 	NoReferrers bool                            // olareg without its referrers API; distribution never has one
-	Root        string                          // storage folder, t.TempDir() by default; an existing one is served again
+	Root        string                          // storage folder, an existing one is served again; default a new one that goes with the test
+	Disk        bool                            // the new folder is t.TempDir(), for layers too big for /dev/shm
 }
 
 // NewDistribution serves distribution's registry with full validation over a filesystem storage: no referrers API, an
@@ -79,7 +81,10 @@ func NewOlareg(t testing.TB, o UpstreamOptions) *Upstream {
 		},
 		Log: slog.New(slog.DiscardHandler),
 	})
-	u.Handler = server
+	u.Handler = &settled{
+		next: server, repos: map[string]*settling{},
+		create: func(repository string) error { return seedOlareg(u, repository, nil) },
+	}
 	u.serve(t, o)
 	t.Cleanup(func() {
 		if err := server.Close(); err != nil {
@@ -110,9 +115,22 @@ func (u *Upstream) serve(t testing.TB, o UpstreamOptions) {
 	u.URL = u.Server.URL
 }
 
+// folder is in memory where the machine has such a file system: distribution syncs every small file to disk, and a test
+// that pushes for every n would wait for nothing else.
 func folder(t testing.TB, o UpstreamOptions) string {
+	t.Helper()
 	if o.Root != "" {
 		return o.Root
+	}
+	if !o.Disk {
+		if dir, err := os.MkdirTemp("/dev/shm", "sluice-proxytest-"); err == nil {
+			t.Cleanup(func() {
+				if err := os.RemoveAll(dir); err != nil {
+					t.Errorf("remove the storage of a test: %v", err)
+				}
+			})
+			return filepath.Join(dir, "storage")
+		}
 	}
 	return filepath.Join(t.TempDir(), "storage")
 }
