@@ -33,7 +33,7 @@ func PullAll(ctx context.Context, base, repository, reference string) (*Tree, er
 // Pull is PullAll with options.
 func Pull(ctx context.Context, o PullOptions) (*Tree, error) {
 	p := puller{connect(Options{BaseURL: o.BaseURL, Repository: o.Repository, Client: o.Client, Authorization: o.Authorization}, "proxytest/pull")}
-	defer p.Client.CloseIdleConnections()
+	defer p.close()
 	tree, err := p.pull(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("pull %s/%s:%s: %w", hostOf(o.BaseURL), o.Repository, o.Reference, err)

@@ -105,7 +105,8 @@ func (t *Transcript) Text() string {
 }
 
 // AssertNotSent fails the test if a recorder in front of a registry saw content of the tree's attestations: statements,
-// their configurations (but not the empty one), attestation manifests, or the beginning of any (I2: "not a byte of it").
+// their configurations (but not the empty one), attestation manifests, or the beginning of any (I2: "not a byte of it"). The recorder must not have seen cosign's attestations: a DSSE envelope
+// is one by its beginning.
 func AssertNotSent(t testing.TB, upstream *Recorder, trees ...*Tree) {
 	t.Helper()
 	forbidden := map[string]string{}

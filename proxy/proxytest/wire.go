@@ -19,6 +19,7 @@ import (
 // connection is one client's requests during one push.
 type connection struct {
 	Options
+	own         bool // the client is this connection's own
 	agent       string
 	retryable   func(*reply) bool // which answers the client tries again
 	retriesLost bool              // a lost connection too
@@ -31,10 +32,11 @@ type connection struct {
 }
 
 func connect(o Options, agent string) *connection {
-	if o.Client == nil {
+	own := o.Client == nil
+	if own {
 		o.Client = &http.Client{Transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 16}}
 	}
-	c := &connection{Options: o, agent: agent, started: time.Now()}
+	c := &connection{Options: o, own: own, agent: agent, started: time.Now()}
 	c.retryable = func(*reply) bool { return false }
 	c.result.Pushed = o.Tree
 	return c
@@ -48,7 +50,7 @@ func (c *connection) note(list *[]string, what string) {
 }
 
 func (c *connection) finish(err error) (Result, error) {
-	c.Client.CloseIdleConnections()
+	c.close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.result.Requests = int(c.requests.Load())
@@ -57,6 +59,13 @@ func (c *connection) finish(err error) (Result, error) {
 		c.result.Digest = c.result.Pushed.Digest()
 	}
 	return c.result, err
+}
+
+// close leaves a caller's client alone: a benchmark keeps its connections.
+func (c *connection) close() {
+	if c.own {
+		c.Client.CloseIdleConnections()
+	}
 }
 
 // concurrency is the limit of a client, or one request after the other.
