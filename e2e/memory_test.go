@@ -46,14 +46,10 @@ func (l *layer) Read(p []byte) (int, error) {
 		n = int(min(int64(n), l.size/2-l.offset))
 	}
 	for i := range p[:n] {
-		switch l.offset + int64(i) {
-		case 0:
-			p[i] = 0x1f
-		case 1:
-			p[i] = 0x8b
-		default:
-			p[i] = l.seed
-		}
+		p[i] = l.seed
+	}
+	if l.offset == 0 {
+		n = copy(p, []byte{0x1f, 0x8b})
 	}
 	l.offset += int64(n)
 	return n, nil

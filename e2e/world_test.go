@@ -66,6 +66,15 @@ func (w *world) same(t testing.TB, repository, reference string) {
 	if !w.through() {
 		return
 	}
+	w.sameTags(t, repository, reference)
+	if got, want := w.upstream.manifests(t, repository), w.upstream.manifests(t, reference); !slices.Equal(got, want) {
+		t.Errorf("%s has the manifests\n\t%s\nthe reference push made\n\t%s", repository, strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+	}
+	assertNothingLeaked(t, w.upstream)
+}
+
+func (w *world) sameTags(t testing.TB, repository, reference string) {
+	t.Helper()
 	tags, want := w.upstream.tags(t, repository), w.upstream.tags(t, reference)
 	if !slices.Equal(tags, want) {
 		t.Errorf("%s has the tags %v, the reference push made %v", repository, tags, want)
@@ -82,10 +91,6 @@ func (w *world) same(t testing.TB, repository, reference string) {
 			t.Errorf("%s:%s is served as %s, the reference as %s", repository, tag, got.MediaType, ref.MediaType)
 		}
 	}
-	if got, want := w.upstream.manifests(t, repository), w.upstream.manifests(t, reference); !slices.Equal(got, want) {
-		t.Errorf("%s has the manifests\n\t%s\nthe reference push made\n\t%s", repository, strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
-	}
-	assertNothingLeaked(t, w.upstream)
 }
 
 // A sluice is a running Sluice process.
