@@ -5,15 +5,18 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
-	"github.com/olareg/olareg"
-	"github.com/olareg/olareg/config"
+	"github.com/google/go-containerregistry/pkg/registry"
 
 	"sluice/filters/ocidoc"
 )
@@ -33,26 +36,24 @@ var wire = func() string {
 // forgotten is a digest of which Sluice knows only the alias.
 var forgotten = "sha256:" + strings.Repeat("f0", 32)
 
-// testRegistry is olareg with the build in it as Sluice shows it: app:1 is what was
-// forwarded, the original is there by its digest with the header that names the other,
-// and the attestations are referrers.
+// testRegistry holds the build as Sluice shows it: app:1 is what was forwarded, the
+// original is there by its digest with the header that names the other, and the
+// attestations are referrers. It is go-containerregistry's, with referrers by artifact
+// type, which that lacks. (olareg has them, but hashes a password when it is linked in: a
+// second for each command of a script under the race detector.)
 type testRegistry struct {
 	host      string
 	forwarded string
 	url       string
+
+	mu        sync.Mutex
+	referrers map[string][]string // digest -> descriptors of what refers to it
 }
 
 // startRegistry serves until the test ends. login is user:password, "" for none.
 func startRegistry(t *testing.T, login string) (*testRegistry, error) {
-	yes := true
-	backend := olareg.New(config.Config{
-		Storage: config.ConfigStorage{StoreType: config.StoreMem},
-		API: config.ConfigAPI{
-			DeleteEnabled: &yes,
-			Manifest:      config.ConfigAPIManifest{SparseImage: &yes, SparseIndex: &yes}, // the layers are not in testdata
-		},
-	})
-	r := &testRegistry{}
+	backend := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	r := &testRegistry{referrers: map[string][]string{}}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		want := "Basic " + base64.StdEncoding.EncodeToString([]byte(login))
 		if login != "" && req.Header.Get("Authorization") != want {
@@ -63,21 +64,26 @@ func startRegistry(t *testing.T, login string) (*testRegistry, error) {
 		}
 		r.likeSluice(w, req, backend)
 	}))
-	t.Cleanup(func() {
-		server.Close()
-		if err := backend.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(server.Close)
 	r.url = server.URL
 	r.host = strings.TrimPrefix(server.URL, "http://")
 	return r, r.fill(login)
 }
 
-// likeSluice adds the headers of Sluice to olareg's answers.
+// likeSluice adds the headers of Sluice to a registry's answers, and referrers.
 func (r *testRegistry) likeSluice(w http.ResponseWriter, req *http.Request, backend http.Handler) {
 	reference := req.URL.Path[strings.LastIndex(req.URL.Path, "/")+1:]
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	switch {
+	case strings.Contains(req.URL.Path, "/referrers/"):
+		w.Header().Set("Content-Type", ocidoc.MediaTypeOCIIndex)
+		fmt.Fprintf(w, `{"schemaVersion":2,"mediaType":%q,"manifests":[%s]}`, ocidoc.MediaTypeOCIIndex, strings.Join(r.referrers[reference], ","))
+		return
+	case req.Method == http.MethodDelete:
+		for digest, list := range r.referrers {
+			r.referrers[digest] = slices.DeleteFunc(list, func(d string) bool { return strings.Contains(d, reference) })
+		}
 	case req.Method == http.MethodPut:
 	case reference == original:
 		w.Header().Set(forwardedHeader, r.forwarded)
@@ -131,6 +137,9 @@ func (r *testRegistry) fill(login string) error {
 		if err := r.send(login, http.MethodPut, "manifests/"+ocidoc.DigestOf(b), ocidoc.MediaTypeOCIManifest, b); err != nil {
 			return err
 		}
+		if err := r.refer(b); err != nil {
+			return err
+		}
 	}
 	if err := r.send(login, http.MethodPut, "manifests/"+original, ocidoc.MediaTypeOCIIndex, indexes[0]); err != nil {
 		return err
@@ -154,6 +163,18 @@ func (r *testRegistry) fill(login string) error {
 	}
 	bare := bytes.Replace(manifests[0], []byte(`{`), []byte(`{"annotations":{"a":"b"},`), 1)
 	return r.send(login, http.MethodPut, "manifests/bare", ocidoc.MediaTypeOCIManifest, bare)
+}
+
+// refer lists a manifest under its subject.
+func (r *testRegistry) refer(b []byte) error {
+	doc, err := ocidoc.Parse(b, ocidoc.MediaTypeOCIManifest)
+	if err != nil || doc.Subject == nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.referrers[doc.Subject.Digest] = append(r.referrers[doc.Subject.Digest], entry(doc.ContentType, doc.Digest(), fmt.Sprintf(`,"artifactType":%q`, doc.ArtifactType)))
+	return nil
 }
 
 func withoutAttestations(index []byte) ([]byte, error) {
@@ -185,8 +206,36 @@ func (r *testRegistry) send(login, method, path, mediaType string, b []byte) err
 		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusCreated {
+	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s %s: %s", method, path, resp.Status)
+	}
+	return nil
+}
+
+// upload is POST and PUT, which every registry knows.
+func (r *testRegistry) upload(b []byte) error {
+	resp, err := http.Post(r.url+"/v2/app/blobs/uploads/", "", nil)
+	if err != nil {
+		return err
+	}
+	resp.Body.Close()
+	location, err := resp.Location()
+	if err != nil {
+		return fmt.Errorf("POST of an upload: %s: %w", resp.Status, err)
+	}
+	query := location.Query()
+	query.Set("digest", ocidoc.DigestOf(b))
+	location.RawQuery = query.Encode()
+	req, err := http.NewRequest(http.MethodPut, location.String(), bytes.NewReader(b))
+	if err != nil {
+		return err
+	}
+	if resp, err = http.DefaultClient.Do(req); err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusCreated {
+		return fmt.Errorf("PUT of an upload: %s", resp.Status)
 	}
 	return nil
 }

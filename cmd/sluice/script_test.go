@@ -35,6 +35,7 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				return err
 			}
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // a process with the race detector waits a second to say something
 			env.Setenv("REGISTRY", open.host)
 			env.Setenv("LOCKED_REGISTRY", closed.host)
 			env.Setenv("FORWARDED", open.forwarded)

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -14,38 +13,64 @@ import (
 	"time"
 )
 
-// The real process: it serves, a SIGHUP does not end it, a SIGTERM does, in good order.
-func TestServeEndsInGoodOrder(t *testing.T) {
+// process is a real sluice serve with its embedded registry.
+type process struct {
+	*exec.Cmd
+	url    string
+	data   string
+	stderr io.Reader // the log after "serving"
+}
+
+func startServe(t *testing.T, arguments ...string) *process {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	data := filepath.Join(t.TempDir(), "data")
-	cmd := exec.CommandContext(t.Context(), self)
-	cmd.Args = []string{"sluice", "serve", "--log-format", "json", "--data", data} // the name makes TestMain run main
-	cmd.Env = append(os.Environ(), "SLUICE_LISTEN=127.0.0.1:0", "SLUICE_ADMIN=127.0.0.1:0")
-	stderr, err := cmd.StderrPipe()
+	p := &process{Cmd: exec.CommandContext(t.Context(), self), data: filepath.Join(t.TempDir(), "data")}
+	p.Args = append([]string{"sluice", "serve", "--log-format", "json", "--data", p.data}, arguments...) // the name makes TestMain run main
+	p.Env = append(os.Environ(), "SLUICE_LISTEN=127.0.0.1:0", "SLUICE_ADMIN=127.0.0.1:0", "GORACE=atexit_sleep_ms=0")
+	pipe, err := p.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
-	log := bufio.NewScanner(stderr)
+	log := bufio.NewReader(pipe)
 	var entry struct{ Msg, Listen string }
-	for entry.Msg != "serving" && log.Scan() {
-		if err := json.Unmarshal(log.Bytes(), &entry); err != nil {
-			t.Fatalf("%v: %s", err, log.Text())
+	for entry.Msg != "serving" {
+		line, err := log.ReadBytes('\n')
+		if err != nil {
+			t.Fatalf("never served: %v, %s", p.Wait(), line)
+		}
+		if err := json.Unmarshal(line, &entry); err != nil {
+			t.Fatalf("%v: %s", err, line)
 		}
 	}
-	if entry.Listen == "" {
-		t.Fatalf("never served: %v", cmd.Wait())
-	}
-	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+	p.url, p.stderr = "http://"+entry.Listen, log
+	return p
+}
+
+// end stops the process as an operator does.
+func (p *process) end(t *testing.T) {
+	t.Helper()
+	if err := p.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	client := &http.Client{Timeout: 10 * time.Second}
-	resp, err := client.Get(fmt.Sprintf("http://%s/v2/", entry.Listen))
+	rest, _ := io.ReadAll(p.stderr)
+	if err := p.Wait(); err != nil {
+		t.Errorf("%v: %s", err, rest)
+	}
+}
+
+func TestServeOutlivesASighupAndEndsInGoodOrder(t *testing.T) {
+	p := startServe(t)
+	if err := p.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Timeout: time.Minute}
+	resp, err := client.Get(p.url + "/v2/")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,14 +79,8 @@ func TestServeEndsInGoodOrder(t *testing.T) {
 		t.Errorf("GET /v2/: %s", resp.Status)
 	}
 	client.CloseIdleConnections()
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	rest, _ := io.ReadAll(stderr)
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("%v: %s", err, rest)
-	}
-	if info, err := os.Stat(data); err != nil || info.Mode().Perm() != 0o700 {
+	p.end(t)
+	if info, err := os.Stat(p.data); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("the data folder, with the seal key in it: %v, %v", info, err)
 	}
 }
