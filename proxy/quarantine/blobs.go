@@ -14,22 +14,27 @@ func (s *Store) PutBlob(ctx context.Context, repo, digest string, content []byte
 	if err != nil {
 		return err
 	}
-	generation := s.Generation()
-	if len(content) >= small {
-		size, err := s.storage.size(ctx, o.in(generation))
-		if err == nil && size == int64(len(content)) {
-			return nil
-		}
-		if err != nil && !absent(err) {
-			return fmt.Errorf("hold %s: %w", o, err)
-		}
-	}
-	_, err = s.storage.save(ctx, o.in(generation), stagingPath(generation, repo), bytes.NewReader(content),
-		func() error { return nil })
-	if err != nil {
+	if err := s.putBlob(ctx, o, content); err != nil {
 		return fmt.Errorf("hold %s: %w", o, err)
 	}
 	return nil
+}
+
+func (s *Store) putBlob(ctx context.Context, o object, content []byte) error {
+	generation := s.Generation()
+	if len(content) < small {
+		return s.storage.put(ctx, o.in(generation), content)
+	}
+	size, err := s.storage.size(ctx, o.in(generation))
+	if err == nil && size == int64(len(content)) {
+		return nil
+	}
+	if err != nil && !absent(err) {
+		return err
+	}
+	_, err = s.storage.save(ctx, o.in(generation), stagingPath(generation, o.repo), bytes.NewReader(content),
+		func() error { return nil })
+	return err
 }
 
 // OpenBlob reads a held blob from offset on; size is that of the whole blob. The caller closes rc.
