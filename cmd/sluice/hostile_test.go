@@ -85,8 +85,11 @@ func TestWhatARegistrySaysIsNotTakenOnTrust(t *testing.T) {
 		answers         map[string]http.HandlerFunc
 		want            string
 	}{
-		{"another document than the digest says", other, map[string]http.HandlerFunc{"manifests/" + other: document(oci, emptyManifest)},
-			"what the registry sent has the digest " + image},
+		{
+			"another document than the digest says", other,
+			map[string]http.HandlerFunc{"manifests/" + other: document(oci, emptyManifest)},
+			"what the registry sent has the digest " + image,
+		},
 		{"not a manifest", "1", map[string]http.HandlerFunc{"manifests/1": document(oci, `{"layers":[],"layers":[]}`)}, "invalid document"},
 		{"a manifest without end", "1", map[string]http.HandlerFunc{"manifests/1": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", oci)

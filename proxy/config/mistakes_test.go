@@ -76,23 +76,46 @@ func TestMistakesInFlagsAndEnvironmentNameThem(t *testing.T) {
 		overrides  []Override
 		want       string
 	}{
-		{"a bad flag", "", []Override{{"attestations", "drop", "--attestations"}},
-			`--attestations: attestations: "drop" is not a value of this key; allowed: store, strip, forward`},
-		{"a later value in a variable", "", []Override{{"credentials", "ecr", "SLUICE_CREDENTIALS"}},
-			`SLUICE_CREDENTIALS: upstreams[0].credentials: ecr is not available in this version; allowed: auto, docker, basic, passthrough, anonymous`},
-		{"an address that needs an access mode", "access: {mode: none}\n", []Override{{"listen", ":5000", "--listen"}},
-			`f.yml:1: access.mode: with access mode none everybody who reaches listen (--listen) :5000 can push with Sluice's own credentials; listen on 127.0.0.1, choose access.mode htpasswd or passthrough, or set access.insecure: true`},
-		{"a data folder beside another driver", "storage: {inmemory: {}}\n", []Override{{"data", "d", "--data"}},
-			`--data: storage: is the folder of the filesystem driver, but another one is configured: storage (line 1); leave one of the two out`},
-		{"a password for one of two upstreams", "upstreams: [{prefix: a, url: 'https://a'}, {url: 'https://b'}]\n", []Override{{"upstream-password", "hunter2", "SLUICE_UPSTREAM_PASSWORD"}},
-			`SLUICE_UPSTREAM_PASSWORD: upstreams: would have to be for one of 2 upstreams; set password of each in the file (password_file for passwords)`},
-		{"two passwords in the environment", "upstreams: [{url: 'https://a', username: u, password_file: p}]\n",
+		{
+			"a bad flag", "",
+			[]Override{{"attestations", "drop", "--attestations"}},
+			`--attestations: attestations: "drop" is not a value of this key; allowed: store, strip, forward`,
+		},
+		{
+			"a later value in a variable", "",
+			[]Override{{"credentials", "ecr", "SLUICE_CREDENTIALS"}},
+			`SLUICE_CREDENTIALS: upstreams[0].credentials: ecr is not available in this version; allowed: auto, docker, basic, passthrough, anonymous`,
+		},
+		{
+			"an address that needs an access mode", "access: {mode: none}\n",
+			[]Override{{"listen", ":5000", "--listen"}},
+			`f.yml:1: access.mode: with access mode none everybody who reaches listen (--listen) :5000 can push with Sluice's own credentials; listen on 127.0.0.1, choose access.mode htpasswd or passthrough, or set access.insecure: true`,
+		},
+		{
+			"a data folder beside another driver", "storage: {inmemory: {}}\n",
+			[]Override{{"data", "d", "--data"}},
+			`--data: storage: is the folder of the filesystem driver, but another one is configured: storage (line 1); leave one of the two out`,
+		},
+		{
+			"a password for one of two upstreams", "upstreams: [{prefix: a, url: 'https://a'}, {url: 'https://b'}]\n",
+			[]Override{{"upstream-password", "hunter2", "SLUICE_UPSTREAM_PASSWORD"}},
+			`SLUICE_UPSTREAM_PASSWORD: upstreams: would have to be for one of 2 upstreams; set password of each in the file (password_file for passwords)`,
+		},
+		{
+			"two passwords in the environment", "upstreams: [{url: 'https://a', username: u, password_file: p}]\n",
 			[]Override{{"upstream-password", "hunter2", "SLUICE_UPSTREAM_PASSWORD"}, {"upstream-password-file", "q", "SLUICE_UPSTREAM_PASSWORD_FILE"}},
-			`SLUICE_UPSTREAM_PASSWORD_FILE: upstreams[0].password_file: and SLUICE_UPSTREAM_PASSWORD are both set; keep one of them`},
-		{"an upstream with a password in its URL", "", []Override{{"upstream", "https://u:hunter2@h", "--upstream"}},
-			`--upstream: upstreams[0].url: holds a user or password, which would end up in logs; write https://host or http://host:port, or embedded, and set username and password_file (or SLUICE_UPSTREAM_USERNAME and _PASSWORD)`},
-		{"a password for the embedded registry", "", []Override{{"upstream-password", "hunter2", "SLUICE_UPSTREAM_PASSWORD"}},
-			`SLUICE_UPSTREAM_PASSWORD: upstreams[0].password: is for a registry behind the proxy, and upstreams[0].url (its default) is embedded; take it out, or name a registry`},
+			`SLUICE_UPSTREAM_PASSWORD_FILE: upstreams[0].password_file: and SLUICE_UPSTREAM_PASSWORD are both set; keep one of them`,
+		},
+		{
+			"an upstream with a password in its URL", "",
+			[]Override{{"upstream", "https://u:hunter2@h", "--upstream"}},
+			`--upstream: upstreams[0].url: holds a user or password, which would end up in logs; write https://host or http://host:port, or embedded, and set username and password_file (or SLUICE_UPSTREAM_USERNAME and _PASSWORD)`,
+		},
+		{
+			"a password for the embedded registry", "",
+			[]Override{{"upstream-password", "hunter2", "SLUICE_UPSTREAM_PASSWORD"}},
+			`SLUICE_UPSTREAM_PASSWORD: upstreams[0].password: is for a registry behind the proxy, and upstreams[0].url (its default) is embedded; take it out, or name a registry`,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := Parse("f.yml", []byte(tt.file), tt.overrides...)

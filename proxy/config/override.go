@@ -69,8 +69,10 @@ func key[S ~string](path string, field func(*Config) *S) func(*decoder, *Config,
 func overrideData(d *decoder, c *Config, o Override) {
 	if c.Storage.Filesystem == nil {
 		at := d.source.where("storage")
-		d.mistakes = append(d.mistakes, Mistake{Origin: o.From, Key: "storage",
-			Problem: "is the folder of the filesystem driver, but another one is configured: " + at + "; leave one of the two out"})
+		d.mistakes = append(d.mistakes, Mistake{
+			Origin: o.From, Key: "storage",
+			Problem: "is the folder of the filesystem driver, but another one is configured: " + at + "; leave one of the two out",
+		})
 		return
 	}
 	c.Storage.Filesystem.RootDirectory = o.Value
@@ -100,8 +102,10 @@ func under(key, root string) bool {
 func onlyUpstream(name string, set func(*Upstream, string)) func(*decoder, *Config, Override) {
 	return func(d *decoder, c *Config, o Override) {
 		if len(c.Upstreams) != 1 {
-			d.mistakes = append(d.mistakes, Mistake{Origin: o.From, Key: "upstreams",
-				Problem: fmt.Sprintf("would have to be for one of %d upstreams; set %s of each in the file (password_file for passwords)", len(c.Upstreams), name)})
+			d.mistakes = append(d.mistakes, Mistake{
+				Origin: o.From, Key: "upstreams",
+				Problem: fmt.Sprintf("would have to be for one of %d upstreams; set %s of each in the file (password_file for passwords)", len(c.Upstreams), name),
+			})
 			return
 		}
 		set(&c.Upstreams[0], o.Value)

@@ -63,6 +63,7 @@ func list[S ~string](values []S) string {
 func actions() []filters.Action {
 	return []filters.Action{filters.Store, filters.Strip, filters.Forward}
 }
+
 func unwraps() []filters.Unwrap {
 	return []filters.Unwrap{filters.UnwrapAuto, filters.UnwrapAlways, filters.UnwrapNever}
 }

@@ -162,7 +162,11 @@ func (v *validator) embeddedNeedsNothing(at string, u Upstream) {
 		key string
 		set bool
 	}{
-		{"username", u.Username != ""}, {"password_file", u.PasswordFile != ""}, {"password", u.Password != ""}, {"ca", u.CA != ""}, {"hosts", len(u.Hosts) > 0},
+		{"username", u.Username != ""},
+		{"password_file", u.PasswordFile != ""},
+		{"password", u.Password != ""},
+		{"ca", u.CA != ""},
+		{"hosts", len(u.Hosts) > 0},
 		{"credentials", slices.Contains([]Credentials{CredentialsDocker, CredentialsBasic}, u.Credentials)},
 	} {
 		if s.set {

@@ -20,8 +20,13 @@ var sizeUnits = []struct {
 	factor int64
 }{
 	// Longest suffix first: "B" ends all of them.
-	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30},
-	{"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"B", 1},
+	{"KiB", 1 << 10},
+	{"MiB", 1 << 20},
+	{"GiB", 1 << 30},
+	{"KB", 1e3},
+	{"MB", 1e6},
+	{"GB", 1e9},
+	{"B", 1},
 }
 
 func (s *Size) UnmarshalText(b []byte) error {
