@@ -12,7 +12,7 @@ export SLUICE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice
 TOOLS := $(SLUICE_CACHE)/tools
 VERDICT := $(SLUICE_CACHE)/verdict
 
-.PHONY: test setup lint unit e2e sluice
+.PHONY: test setup lint format vet golangci tidy unit e2e sluice
 
 sluice:
 	CGO_ENABLED=0 go build -trimpath -o sluice ./cmd/sluice
@@ -31,12 +31,22 @@ test: setup
 	echo "== summary"; printf '%s' "$$summary"; \
 	[ $${#failed[@]} -eq 0 ]
 
+# All of them, also after one that failed.
 lint:
+	@$(MAKE) --no-print-directory --keep-going format vet golangci tidy
+
+format:
 	@unformatted=$$(find . -name '*.go' -not -path './.git/*' -print0 | xargs -0 $(TOOLS)/gofumpt/gofumpt -l) && \
 		if [ -n "$$unformatted" ]; then echo "not formatted, run gofumpt -w on: $$unformatted"; exit 1; fi
+
+vet:
 	go vet ./...
 	go vet -tags e2e ./e2e/...
+
+golangci:
 	$(TOOLS)/golangci/golangci-lint run ./...
+
+tidy:
 	go mod tidy -diff
 
 $(VERDICT): $(wildcard tools/verdict/*.go)

@@ -24,14 +24,13 @@ type workbench struct {
 	mu      sync.Mutex
 	running []*process
 
-	sluice    func() (string, error)
-	scanner   func() (string, error)
-	source    func() (*registry, error)
-	images    func() (*images, error)
-	builders  map[string]func() (*builder, error)
-	classic   func() (*engine, error)
-	modern    func() (*engine, error)
-	toolchain map[string]string
+	sluice   func() (string, error)
+	scanner  func() (string, error)
+	source   func() (*registry, error)
+	images   func() (*images, error)
+	builders map[string]func() (*builder, error)
+	classic  func() (*engine, error)
+	modern   func() (*engine, error)
 }
 
 var bench *workbench

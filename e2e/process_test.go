@@ -86,7 +86,7 @@ func (p *process) await(ready func() error) error {
 		}
 		select {
 		case <-p.done:
-			return fmt.Errorf("%s ended before it was ready (%v); its log ends with:\n%s", p.name, p.err, p.tail())
+			return fmt.Errorf("%s ended before it was ready (%w); its log ends with:\n%s", p.name, p.err, p.tail())
 		case <-deadline.C:
 			return fmt.Errorf("%s is not ready after %s (%w); its log ends with:\n%s", p.name, readyWithin, err, p.tail())
 		case <-poll.C:
@@ -217,16 +217,6 @@ func httpReady(url string) func() error {
 			return errors.New(resp.Status)
 		}
 		return nil
-	}
-}
-
-func socketReady(path string) func() error {
-	return func() error {
-		c, err := net.Dial("unix", path)
-		if err != nil {
-			return err
-		}
-		return c.Close()
 	}
 }
 
