@@ -95,15 +95,14 @@ func (t *tlsDialer) dialTLS(ctx context.Context, network, addr string) (net.Conn
 	}
 	cfg = cfg.Clone()
 	cfg.ServerName = host
-	j := &joiner{Conn: raw}
-	tc := tls.Client(j, cfg)
+	tc := tls.Client(raw, cfg)
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := tc.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
 		return nil, &dialError{fmt.Errorf("TLS handshake: %w", err)}
 	}
-	return &conn{Conn: tc, join: j}, nil
+	return &conn{Conn: tc}, nil
 }
 
 // config trusts the system's authorities and those of the CA file, as it is now: a new connection sees a
