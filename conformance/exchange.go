@@ -31,7 +31,11 @@ func (a *answer) String() string {
 	if len(body) > 300 {
 		body = body[:300]
 	}
-	return fmt.Sprintf("%s %s: %d %q", a.method, a.url, a.status, body)
+	target := a.url // upload URLs are long, and say nothing to a reader
+	if len(target) > 160 {
+		target = target[:120] + "..." + target[len(target)-40:]
+	}
+	return fmt.Sprintf("%s %s: %d %q", a.method, target, a.status, body)
 }
 
 type option func(*http.Request)

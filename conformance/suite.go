@@ -11,6 +11,7 @@ import (
 
 // Target is one registry, or one way to reach it.
 type Target struct {
+	Name    string       // for messages
 	URL     string       // scheme and host, without /v2/
 	Client  *http.Client // nil: http.DefaultClient. Carries credentials, if the registry wants any
 	Profile Profile      // what it is known not to do
@@ -60,32 +61,54 @@ func cases() []testCase {
 // Run holds target to every case, each a subtest named after its section.
 func Run(t *testing.T, target Target) {
 	all := cases()
-	for pattern := range target.Profile {
-		if !slices.ContainsFunc(all, func(tc testCase) bool { return matches(pattern, tc.path()) }) {
-			t.Errorf("the profile lists %q, and there is no such case", pattern)
-		}
-	}
+	target.Profile.known(t, all)
 	each(t, all, func(t *testing.T, tc testCase) {
 		report(t, target.Profile.judge(Result{tc.path(), tc.level, tc.try(t, target)}))
 	})
 }
 
-// Compare runs every case against a registry directly and through a proxy, and fails for those that only fail through the
-// proxy. It returns what it saw, direct and via, in the order of the specification.
-func Compare(t *testing.T, direct, via Target) (d, v []Result) {
-	each(t, cases(), func(t *testing.T, tc testCase) {
-		dr, vr := Result{tc.path(), tc.level, tc.try(t, direct)}, Result{tc.path(), tc.level, tc.try(t, via)}
-		d, v = append(d, dr), append(v, vr)
-		report(t, judgeBoth(dr, vr))
+// Compare runs every case against a registry directly and through proxies to it, and fails for those that only fail through a
+// proxy. What a proxy loses on purpose is in its profile; that of direct is not read. It returns what it saw, per target, direct
+// first, in the order of the specification.
+func Compare(t *testing.T, direct Target, via ...Target) [][]Result {
+	all := cases()
+	results := make([][]Result, 1+len(via))
+	for _, v := range via {
+		v.Profile.known(t, all)
+	}
+	each(t, all, func(t *testing.T, tc testCase) {
+		d := Result{tc.path(), tc.level, tc.try(t, direct)}
+		results[0] = append(results[0], d)
+		for i, target := range via {
+			v := Result{tc.path(), tc.level, tc.try(t, target)}
+			results[1+i] = append(results[1+i], v)
+			report(t, target.Profile.judgeBoth(d, v).by(target.Name))
+		}
 	})
-	t.Logf("directly %s; through the proxy %s", tally(d), tally(v))
-	return d, v
+	for i, target := range append([]Target{direct}, via...) {
+		passed := 0
+		for _, r := range results[i] {
+			if r.Err == nil {
+				passed++
+			}
+		}
+		t.Logf("%s: %d of %d cases pass", target.Name, passed, len(all))
+	}
+	return results
 }
 
 // verdict is what a result means; text is empty when there is nothing to say.
 type verdict struct {
 	bad  bool
 	text string
+}
+
+// by names the target, where there are several.
+func (v verdict) by(name string) verdict {
+	if v.text != "" && name != "" {
+		v.text = name + ": " + v.text
+	}
+	return v
 }
 
 func report(t *testing.T, v verdict) {
@@ -110,8 +133,13 @@ func (p Profile) judge(r Result) verdict {
 	return verdict{}
 }
 
-func judgeBoth(direct, via Result) verdict {
+func (p Profile) judgeBoth(direct, via Result) verdict {
+	reason, listed := p.reason(via.Path)
 	switch {
+	case listed && via.Err == nil:
+		return verdict{true, fmt.Sprintf("passes through the proxy, but the profile says that it cannot (%s): take it off the list", reason)}
+	case listed:
+		return verdict{false, fmt.Sprintf("known: %s (%v)", reason, via.Err)}
 	case direct.Err == nil && via.Err != nil:
 		return verdict{true, fmt.Sprintf("%s: passes directly, fails through the proxy: %v", via.Level, via.Err)}
 	case direct.Err != nil && via.Err == nil:
@@ -120,16 +148,6 @@ func judgeBoth(direct, via Result) verdict {
 		return verdict{false, fmt.Sprintf("fails both ways; directly: %v; through the proxy: %v", direct.Err, via.Err)}
 	}
 	return verdict{}
-}
-
-func tally(rs []Result) string {
-	passed := 0
-	for _, r := range rs {
-		if r.Err == nil {
-			passed++
-		}
-	}
-	return fmt.Sprintf("%d of %d cases pass", passed, len(rs))
 }
 
 // each makes the tree of subtests: one level per heading, then the case.
@@ -174,6 +192,15 @@ func (p Profile) reason(casePath string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// known fails when a pattern matches no case.
+func (p Profile) known(t *testing.T, all []testCase) {
+	for pattern := range p {
+		if !slices.ContainsFunc(all, func(tc testCase) bool { return matches(pattern, tc.path()) }) {
+			t.Errorf("the profile lists %q, and there is no such case", pattern)
+		}
+	}
 }
 
 func matches(pattern, casePath string) bool {

@@ -202,18 +202,23 @@ func TestAProfileCannotOutliveItsReasons(t *testing.T) {
 
 func TestAProxyMayFailOnlyWhatFailsWithoutIt(t *testing.T) {
 	broken := errors.New("broken")
+	listed := Profile{"section/case": "on purpose"}
 	for _, tt := range []struct {
 		name        string
-		direct, via error
+		via         Profile
+		direct, got error
 		bad         bool
 	}{
-		{"both pass", nil, nil, false},
-		{"both fail", broken, broken, false},
-		{"only the proxy passes", broken, nil, false},
-		{"only the proxy fails", nil, broken, true},
+		{"both pass", nil, nil, nil, false},
+		{"both fail", nil, broken, broken, false},
+		{"only the proxy passes", nil, broken, nil, false},
+		{"only the proxy fails", nil, nil, broken, true},
+		{"only the proxy fails, on purpose", listed, nil, broken, false},
+		{"the proxy passes what it fails on purpose", listed, nil, nil, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := judgeBoth(Result{Err: tt.direct}, Result{Err: tt.via}); got.bad != tt.bad {
+			got := tt.via.judgeBoth(Result{"section/case", Must, tt.direct}, Result{"section/case", Must, tt.got})
+			if got.bad != tt.bad {
 				t.Errorf("got %+v, want bad %t", got, tt.bad)
 			}
 		})
@@ -227,8 +232,8 @@ func TestComparingARegistryWithItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, v := Compare(t, target, serve(t, httputil.NewSingleHostReverseProxy(u)))
-	if len(d) != len(cases()) || len(v) != len(cases()) {
-		t.Errorf("%d and %d results of %d cases", len(d), len(v), len(cases()))
+	results := Compare(t, target, serve(t, httputil.NewSingleHostReverseProxy(u)))
+	if len(results) != 2 || len(results[0]) != len(cases()) || len(results[1]) != len(cases()) {
+		t.Errorf("not two results for each of %d cases", len(cases()))
 	}
 }
