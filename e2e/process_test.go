@@ -30,7 +30,6 @@ type process struct {
 	log  string
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process was waited for
-	err  error         // valid once done is closed
 }
 
 // A daemon says how to start a process and how to know that it is ready.
@@ -64,7 +63,7 @@ func (d daemon) start(logDir string) (*process, error) {
 	p := &process{name: d.name, log: logFile.Name(), cmd: cmd, done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
-		p.err = cmd.Wait()
+		_ = cmd.Wait() // how it ended is in cmd.ProcessState
 	}()
 	if err := p.await(d.ready); err != nil {
 		p.kill()
@@ -86,7 +85,7 @@ func (p *process) await(ready func() error) error {
 		}
 		select {
 		case <-p.done:
-			return fmt.Errorf("%s ended before it was ready (%w); its log ends with:\n%s", p.name, p.err, p.tail())
+			return fmt.Errorf("%s ended before it was ready (%s); its log ends with:\n%s", p.name, p.cmd.ProcessState, p.tail())
 		case <-deadline.C:
 			return fmt.Errorf("%s is not ready after %s (%w); its log ends with:\n%s", p.name, readyWithin, err, p.tail())
 		case <-poll.C:
