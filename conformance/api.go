@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -100,7 +101,17 @@ func apiCases() []testCase {
 			return c.do(http.MethodPut, withQuery(location, "digest", "sha256:beef"), c.random(10), octets)
 		}},
 	} {
-		all = append(all, testCase{codes, e.what + " is " + e.code, Should, func(c *check) { c.wantCode(e.do(c), e.code) }})
+		all = append(all,
+			testCase{codes, e.what + " is " + e.code, Should, func(c *check) { c.wantCode(e.do(c), e.code) }},
+			testCase{codes, e.what + " (" + e.code + ") names no code that the specification lacks", Must, func(c *check) {
+				a := e.do(c)
+				for _, code := range c.codes(a) {
+					if !slices.Contains(errorCodes(), code) {
+						c.failf("%v: %s is not a code of the specification", a, code)
+					}
+				}
+			}},
+		)
 	}
 	return all
 }

@@ -125,7 +125,7 @@ func (c *check) checkEvery(a *answer) {
 
 // codes reads the error codes of an answer; none if its body is not JSON.
 func (c *check) codes(a *answer) []string {
-	if !json.Valid(a.body) {
+	if a.status < 400 || !json.Valid(a.body) {
 		return nil
 	}
 	var e struct {
