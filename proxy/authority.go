@@ -36,6 +36,7 @@ type authority struct {
 	proofs map[proofKey]time.Time
 	spare  map[proofKey][]spareSession
 	seen   map[proofKey]string // a blob these credentials put there: something that a read can be tried on
+	chunk  map[string]string   // by repository: upstream's OCI-Chunk-Min-Length
 }
 
 type proofKey struct {
@@ -50,7 +51,7 @@ type spareSession struct {
 }
 
 func newAuthority(now func() time.Time) *authority {
-	return &authority{now: now, proofs: map[proofKey]time.Time{}, spare: map[proofKey][]spareSession{}, seen: map[proofKey]string{}}
+	return &authority{now: now, proofs: map[proofKey]time.Time{}, spare: map[proofKey][]spareSession{}, seen: map[proofKey]string{}, chunk: map[string]string{}}
 }
 
 func (ex *exchange) proofKey(push bool) proofKey {
@@ -184,6 +185,7 @@ func (ex *exchange) mayWrite() error {
 			return nil, refuse(http.StatusBadGateway, codeUnavailable, "upstream's upload session for repository %s cannot be used: %v", ex.repo, err)
 		}
 		a.offer(k, location)
+		a.learnChunk(ex.repo, resp)
 		return nil, nil
 	})
 	select {
@@ -206,6 +208,30 @@ func (a *authority) offer(k proofKey, location string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.spare[k] = append(a.spare[k], spareSession{location, a.now()})
+}
+
+const chunkMinLength = "Oci-Chunk-Min-Length"
+
+// learnChunk remembers how small upstream lets chunks be, which it says when it opens a session and
+// the client must hear although its own session is opened later ("Pushing a blob in chunks").
+func (a *authority) learnChunk(repo string, resp *http.Response) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	v := resp.Header.Get(chunkMinLength)
+	if v == "" {
+		delete(a.chunk, repo)
+		return
+	}
+	if len(a.chunk) >= maxProofs {
+		clear(a.chunk)
+	}
+	a.chunk[repo] = v
+}
+
+func (a *authority) minChunk(repo string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.chunk[repo]
 }
 
 // take hands out a session that upstream opened less than a minute ago, or "".

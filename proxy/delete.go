@@ -78,10 +78,7 @@ func (ex *exchange) deleteLocal(digest string) (done bool, err error) {
 			ex.p.quarantine.DeleteOriginal(ex.ctx(), ex.repo, digest),
 			ex.p.attest.DeleteDocument(ex.ctx(), ex.repo, digest))
 	} else {
-		err = ex.p.attest.Delete(ex.ctx(), ex.repo, ex.attestationOf(digest, m))
-		if errors.Is(err, attest.ErrNotFound) {
-			return false, nil
-		}
+		err = ex.deleteAttestation(digest, m)
 	}
 	if err != nil {
 		return true, ex.cannotDelete(digest, err)
@@ -95,6 +92,22 @@ func (ex *exchange) deleteLocal(digest string) (done bool, err error) {
 
 func (ex *exchange) cannotDelete(digest string, err error) error {
 	return transient(err, "%s of repository %s could not be deleted: the storage of sluice failed, see its log; try again", digest, ex.repo)
+}
+
+// deleteAttestation removes an attestation from wherever it is kept: what is left in quarantine
+// would be taken for one that no index named when its generation is swept, and kept.
+func (ex *exchange) deleteAttestation(digest string, m *ocidoc.Document) error {
+	attestation := ex.attestationOf(digest, m)
+	if err := ex.p.attest.Delete(ex.ctx(), ex.repo, attestation); err != nil && !errors.Is(err, attest.ErrNotFound) {
+		return err
+	}
+	q := ex.p.quarantine
+	for _, d := range m.Layers {
+		if err := q.DeleteBlob(ex.ctx(), ex.repo, d.Digest); err != nil {
+			return err
+		}
+	}
+	return q.DeleteManifest(ex.ctx(), ex.repo, attestation)
 }
 
 // attestationOf is the attestation behind a derived referrer: the two are one thing to a client.

@@ -84,6 +84,12 @@ func (ex *exchange) unreachable(q upstream.Request, err error) error {
 	if errors.As(err, &tooLarge) {
 		return refuse(http.StatusRequestEntityTooLarge, codeSizeInvalid, "request body for repository %s is larger than %d bytes", ex.repo, tooLarge.Limit)
 	}
+	switch {
+	case errors.Is(err, upstream.ErrBody):
+		return bodyError(ex, err)
+	case errors.Is(err, upstream.ErrCredentials):
+		return refuse(http.StatusForbidden, codeDenied, "sluice has no credentials for the registry behind repository %s: %v; check upstreams[].credentials of sluice, not your own login", ex.repo, err).because(err)
+	}
 	return refuse(http.StatusBadGateway, codeUnavailable, "upstream registry for repository %s did not answer %s: %v", ex.repo, q.Method, err).because(err)
 }
 

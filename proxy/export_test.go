@@ -1,4 +1,9 @@
 package proxy
 
+import "context"
+
 // Settle waits for what nobody waits for: sessions that are cancelled in the background.
 func (p *Proxy) Settle() { p.background.Wait() }
+
+// Sweep is one round of housekeeping.
+func (p *Proxy) Sweep(ctx context.Context) { p.sweep(ctx) }

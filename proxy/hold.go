@@ -161,6 +161,9 @@ func (ex *exchange) sendBlob(digest string, content []byte) error {
 	if err != nil {
 		return err
 	}
+	if resp.StatusCode == http.StatusNotFound && ex.arrived(digest) {
+		resp.StatusCode = http.StatusCreated
+	}
 	if resp.StatusCode >= 300 {
 		return &passed{resp}
 	}

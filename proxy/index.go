@@ -235,6 +235,9 @@ func (ex *exchange) logPush(message, ref string, rw *rewriting, took time.Durati
 	taken := make([]string, 0, len(rw.plan.Taken))
 	for _, t := range rw.plan.Taken {
 		taken = append(taken, t.Entry.Digest)
+		if ex.p.cfg.DryRun {
+			continue // nothing is taken
+		}
 		ex.p.observe.Taken(string(t.Verdict.Action), predicateTypes(t.Manifest))
 	}
 	attrs := []any{"reference", ref, "original", rw.doc.Digest(), "forwarded", rw.forwarded,

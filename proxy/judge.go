@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 
@@ -37,15 +38,15 @@ func (ex *exchange) judge(doc *ocidoc.Document, policy filters.Policy, depth int
 		if err != nil {
 			return nil, err
 		}
-		if in.plan.Empty {
-			return nil, refuse(http.StatusBadRequest, codeManifestInvalid, "index %s inside the index for repository %s has nothing but attestations", e.Digest, ex.repo)
-		}
 		if in.plan.Changed {
 			rw.nested = append(rw.nested, in)
 			inner[e.Digest] = in.willBe()
 		}
 	}
 	plan, err := filters.Rewrite(doc, rw.children, inner, policy)
+	if errors.Is(err, filters.ErrMissingChild) {
+		return nil, refuse(http.StatusBadRequest, codeManifestBlobUnknown, "index %s for repository %s: %v", doc.Digest(), ex.repo, err).because(err)
+	}
 	if err != nil {
 		return nil, refuse(http.StatusBadRequest, codeManifestInvalid, "index %s for repository %s: %v", doc.Digest(), ex.repo, err).because(err)
 	}
@@ -55,6 +56,9 @@ func (ex *exchange) judge(doc *ocidoc.Document, policy filters.Policy, depth int
 
 // willBe is how an outer index refers to this one after the rewrite.
 func (rw *rewriting) willBe() filters.Inner {
+	if rw.plan.Empty {
+		return filters.Inner{} // its entry is cut
+	}
 	if u := rw.plan.Unwrapped; u != nil {
 		return filters.Inner{MediaType: u.MediaType, Digest: u.Digest, Size: u.Size}
 	}
@@ -132,8 +136,18 @@ func (ex *exchange) child(ctx context.Context, e ocidoc.Descriptor, needed bool)
 		}
 	} else if missing && storageErr != nil {
 		return nil, false, &storageFailed{storageErr} // it may be one of those that storage does not give back now
+	} else if missing && !saysAttestation(e) {
+		// Nobody has it and nothing suggests an attestation: whether an index may list it is upstream's to say.
+		return &ocidoc.Document{Kind: ocidoc.KindOther, ContentType: e.MediaType}, false, nil
 	}
 	return doc, false, err
+}
+
+// saysAttestation is true for an entry that claims to be an attestation, by what BuildKit writes or
+// by what is left of it after a re-assembly.
+func saysAttestation(e ocidoc.Descriptor) bool {
+	return e.Annotations[filters.AnnotationReferenceType] != "" || e.ArtifactType == filters.ArtifactTypeAttestation ||
+		e.Platform != nil && e.Platform.OS == "unknown" && e.Platform.Architecture == "unknown"
 }
 
 // findIndex finds the original of an inner index that was rewritten when it was pushed.

@@ -126,7 +126,7 @@ func (ex *exchange) localManifest(digest string) (*localDocument, error) {
 		}
 		return nil, err
 	}
-	if ex.r.Method == http.MethodHead && !ex.keepsWhole(m) {
+	if ex.r.Method == http.MethodHead && !ex.keepsWhole(digest, m) {
 		return nil, nil // the client then sends the manifest again, and the blobs that have gone
 	}
 	return &localDocument{mediaType: m.ContentType, bytes: m.Bytes}, nil
@@ -134,9 +134,9 @@ func (ex *exchange) localManifest(digest string) (*localDocument, error) {
 
 // keepsWhole makes sure that what a held manifest refers to is still here and will stay for a while:
 // a client that is told that the manifest exists does not send its blobs.
-func (ex *exchange) keepsWhole(m *ocidoc.Document) bool {
-	if m.Kind != ocidoc.KindManifest {
-		return true
+func (ex *exchange) keepsWhole(digest string, m *ocidoc.Document) bool {
+	if _, _, err := ex.p.quarantine.StatManifest(ex.ctx(), ex.repo, digest); err != nil && !errors.Is(err, quarantine.ErrNotFound) {
+		return false
 	}
 	for _, d := range blobsOf(m) {
 		if h, err := ex.findBlob(d.Digest); err != nil || h == nil {
@@ -179,7 +179,9 @@ func (ex *exchange) original(digest string, aliases []quarantine.Alias) (*localD
 func (ex *exchange) findOriginal(digest string) ([]byte, error) {
 	m, err := ex.p.quarantine.Original(ex.ctx(), ex.repo, digest)
 	if err == nil {
-		return m.Bytes, nil
+		// It is in use: one about to be swept stays another while.
+		_, _, err = ex.p.quarantine.StatOriginal(ex.ctx(), ex.repo, digest)
+		return m.Bytes, err
 	}
 	if !errors.Is(err, quarantine.ErrNotFound) {
 		return nil, err

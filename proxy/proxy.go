@@ -47,6 +47,7 @@ type Proxy struct {
 	quarantine   *quarantine.Store
 	attest       *attest.Store
 	sealer       *session.Sealer
+	ring         keyRing
 	authority    *authority
 	progress     *progress
 	fallbackTags keyedMutex

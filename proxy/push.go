@@ -137,8 +137,10 @@ func (ex *exchange) putUpstream(ref string, doc *ocidoc.Document, contentType st
 		return &passed{resp}
 	}
 	discard(resp)
-	for _, t := range resp.Header.Values("OCI-Tag") {
-		ex.w.Header().Add("OCI-Tag", t)
+	for _, name := range []string{"Oci-Tag", "Oci-Subject"} {
+		if v := resp.Header[name]; len(v) > 0 {
+			ex.w.Header()[name] = v
+		}
 	}
 	return ex.takeOverReferrer(doc, resp)
 }

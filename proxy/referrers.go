@@ -16,8 +16,6 @@ import (
 	"sluice/proxy/upstream"
 )
 
-const artifactTypeAttestation = "application/vnd.docker.attestation.manifest.v1+json"
-
 // referrers lists what refers to a digest: what upstream knows, and what is stored here
 // (distribution-spec, "Listing Referrers"). Where upstream has no referrers API its fallback tag
 // is read, since Sluice has said to clients that they need not look there.

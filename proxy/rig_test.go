@@ -128,6 +128,10 @@ type answer struct {
 	body []byte
 }
 
+// transport is not the default one: closing any httptest.Server closes that one's connections, also
+// those of tests that run beside it.
+var transport = &http.Transport{DisableCompression: true}
+
 func request(t testing.TB, method, url string, body []byte, header ...string) *answer {
 	t.Helper()
 	var rd io.Reader
@@ -141,7 +145,7 @@ func request(t testing.TB, method, url string, body []byte, header ...string) *a
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Add(header[i], header[i+1])
 	}
-	resp, err := http.DefaultTransport.RoundTrip(req)
+	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -176,10 +176,12 @@ func routeName(r *http.Request) string {
 
 // unauthenticated is the answer to who is not known, with the challenge that tells what to send.
 func (p *Proxy) unauthenticated(r *http.Request, err error) *Failure {
-	f := refuse(http.StatusUnauthorized, codeUnauthorized, "authentication required for this registry").because(err)
-	for _, c := range p.access.Challenge() {
-		f.with("WWW-Authenticate", c)
+	if !errors.Is(err, access.ErrUnauthenticated) {
+		p.log.Error("clients cannot be authenticated", "reason", err)
+		return transient(err, "sluice cannot check credentials now, see its log")
 	}
+	f := refuse(http.StatusUnauthorized, codeUnauthorized, "authentication required for this registry").because(err)
+	f.Header = http.Header{"Www-Authenticate": p.access.Challenge()}
 	p.log.Info("not authenticated", "method", r.Method, "remote", r.RemoteAddr, "reason", err)
 	return f
 }

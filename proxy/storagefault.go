@@ -69,6 +69,9 @@ func (ex *exchange) stripOnly(ref string, doc *ocidoc.Document) error {
 		return refuse(http.StatusBadRequest, codeManifestInvalid, "index %s for repository %s has nothing but attestations", doc.Digest(), ex.repo)
 	}
 	for _, inner := range rw.nested {
+		if inner.plan.Empty {
+			continue
+		}
 		if err := ex.putRewritten(inner.doc.Digest(), inner); err != nil {
 			return err
 		}
@@ -84,11 +87,11 @@ func (ex *exchange) stripOnly(ref string, doc *ocidoc.Document) error {
 // standIn is an attestation manifest that was acknowledged and not kept (on_storage_error: strip):
 // its entry is all that is left of it. Only an entry that says what it is gets one.
 func standIn(e ocidoc.Descriptor) *ocidoc.Document {
-	if e.Annotations["vnd.docker.reference.type"] != "attestation-manifest" {
+	if e.Annotations[filters.AnnotationReferenceType] != "attestation-manifest" {
 		return nil
 	}
 	return &ocidoc.Document{
 		Kind: ocidoc.KindManifest, ContentType: e.MediaType,
-		ArtifactType: "application/vnd.docker.attestation.manifest.v1+json",
+		ArtifactType: filters.ArtifactTypeAttestation,
 	}
 }

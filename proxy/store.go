@@ -65,7 +65,7 @@ func (ex *exchange) storeOne(digest string, m *ocidoc.Document, subject ocidoc.D
 	}
 	for _, l := range m.Layers {
 		rec.Statements = append(rec.Statements, attest.Statement{
-			Digest: l.Digest, MediaType: l.MediaType, Size: l.Size, PredicateType: l.Annotations["in-toto.io/predicate-type"],
+			Digest: l.Digest, MediaType: l.MediaType, Size: l.Size, PredicateType: l.Annotations[filters.AnnotationPredicateType],
 		})
 	}
 	a := ex.p.attest
@@ -196,7 +196,7 @@ func entryOf(rw *rewriting, digest string) (ocidoc.Descriptor, bool) {
 func predicateTypes(m *ocidoc.Document) []string {
 	var types []string
 	for _, l := range m.Layers {
-		types = append(types, l.Annotations["in-toto.io/predicate-type"])
+		types = append(types, l.Annotations[filters.AnnotationPredicateType])
 	}
 	return types
 }

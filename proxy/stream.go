@@ -206,6 +206,9 @@ func (ex *exchange) complete(st *session.State, digest string) error {
 	if err != nil {
 		return err
 	}
+	if resp.StatusCode == http.StatusNotFound && ex.arrived(digest) {
+		resp.StatusCode = http.StatusCreated // the answer to the first of two tries was lost
+	}
 	if resp.StatusCode >= 300 {
 		return &passed{resp}
 	}
@@ -214,6 +217,16 @@ func (ex *exchange) complete(st *session.State, digest string) error {
 	ex.p.authority.uploaded(ex, digest)
 	ex.p.observe.Streamed(c.total())
 	return ex.answerBlob(digest)
+}
+
+// arrived tells whether upstream has a blob although it does not know its upload any more.
+func (ex *exchange) arrived(digest string) bool {
+	resp, err := ex.do(upstream.Request{Method: http.MethodHead, Path: blobPath(digest)})
+	if err != nil {
+		return false
+	}
+	discard(resp)
+	return resp.StatusCode == http.StatusOK
 }
 
 func wrongDigest(repo, want, got string) *Failure {

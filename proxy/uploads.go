@@ -79,6 +79,7 @@ func (ex *exchange) mount(digest string, q url.Values) error {
 		if location, err := ex.up.Location(resp); err == nil {
 			// For this blob only: olareg binds the session to the digest of the mount.
 			ex.p.authority.prove(ex.proofKey(true))
+			ex.p.authority.learnChunk(ex.repo, resp)
 			st.Location = location
 		}
 		return ex.answerSession(http.StatusAccepted, &st)
@@ -99,7 +100,7 @@ func (ex *exchange) plainSession() error {
 
 // openState opens the sealed upload URL.
 func (ex *exchange) openState() (session.State, error) {
-	st, err := ex.p.sealer.Open(mux.Vars(ex.r)["uuid"], ex.repo, ex.id.Key)
+	st, err := ex.p.openToken(ex.ctx(), mux.Vars(ex.r)["uuid"], ex.repo, ex.id.Key)
 	switch {
 	case err == nil:
 		var cancelled bool
@@ -123,6 +124,9 @@ func (ex *exchange) answerSession(status int, st *session.State) error {
 	h.Set("Location", ex.here("blobs", "uploads", token))
 	h.Set("Range", uploadRange(st.Offset))
 	h.Set("Docker-Upload-Uuid", st.ID)
+	if v := ex.p.authority.minChunk(ex.repo); v != "" && ex.r.Method == http.MethodPost {
+		h.Set(chunkMinLength, v)
+	}
 	h.Set("Content-Length", "0")
 	ex.answers = true
 	ex.w.WriteHeader(status)

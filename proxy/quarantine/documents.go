@@ -51,20 +51,7 @@ func (s *Store) StatOriginal(ctx context.Context, repo, digest string) (mediaTyp
 
 // DeleteOriginal forgets an original in every generation. One that is not there is forgotten already.
 func (s *Store) DeleteOriginal(ctx context.Context, repo, digest string) error {
-	o, err := newObject(repo, originalKind, digest)
-	if err != nil {
-		return err
-	}
-	generations, err := s.generations(ctx)
-	if err != nil {
-		return fmt.Errorf("delete %s: %w", o, err)
-	}
-	for _, g := range generations {
-		if err := s.storage.remove(ctx, o.in(g)); err != nil {
-			return fmt.Errorf("delete %s: %w", o, err)
-		}
-	}
-	return nil
+	return s.forget(ctx, repo, originalKind, digest)
 }
 
 func (s *Store) putDocument(ctx context.Context, repo string, k kind, digest string, m Manifest) error {
