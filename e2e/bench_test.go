@@ -23,6 +23,7 @@ type workbench struct {
 
 	mu      sync.Mutex
 	running []*process
+	logins  map[string]login // by host:port
 
 	sluice   func() (string, error)
 	scanner  func() (string, error)
@@ -54,7 +55,7 @@ func runWithBench(m *testing.M) int {
 		}
 		cache = filepath.Join(base, "sluice")
 	}
-	b := &workbench{dir: dir, cache: filepath.Join(cache, "tools")}
+	b := &workbench{dir: dir, cache: filepath.Join(cache, "tools"), logins: map[string]login{}}
 	b.sluice = sync.OnceValues(b.buildSluice)
 	b.source = sync.OnceValues(func() (*registry, error) { return startRegistry(filepath.Join(b.dir, "source")) })
 	b.scanner = sync.OnceValues(b.buildScanner)
@@ -72,8 +73,15 @@ func runWithBench(m *testing.M) int {
 			return 1
 		}
 	}
-	// buildx falls back to the developer's own engine unless there is a configuration that names none.
-	_ = os.WriteFile(filepath.Join(dir, "docker-config", "config.json"), []byte("{}"), 0o600)
+	if err := b.saveLogins(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	// skopeo, podman and buildah look in the home folder only.
+	if err := os.Symlink("docker-config", filepath.Join(dir, ".docker")); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 
 	code := m.Run()
 	b.stopAll()
@@ -111,7 +119,7 @@ func (b *workbench) stopAll() {
 var programs = map[string]string{
 	"registry": "registry", "crane": "crane", "regctl": "regctl", "oras": "oras", "buildx": "buildx",
 	"cosign2": "cosign2/cosign", "cosign3": "cosign3/cosign",
-	"docker": "docker", "modern-dockerd": "dockerd/dockerd", "ctr": "containerd",
+	"docker": "docker", "modern-dockerd": "dockerd/dockerd", "ctr": "containerd", "classic-ctr": "debian/usr/bin/ctr",
 	"classic-dockerd": "debian/usr/sbin/dockerd", "classic-docker": "debian/usr/bin/docker", "runc": "debian/usr/sbin/runc",
 	"skopeo": "", "podman": "", "buildah": "",
 }

@@ -169,29 +169,38 @@ func TestClassicDockerPullsWhatBuildKitPushed(t *testing.T) {
 }
 
 func TestContainerdPushesAndPulls(t *testing.T) {
-	m, ctr := needImages(t), tool(t, "ctr")
-	for _, view := range []string{"upstream", "original"} {
-		for _, form := range forms {
-			t.Run(view+" "+form.name, func(t *testing.T) {
-				e, w := shared(t, bench.modern), newWorld(t, "view: "+view)
-				run := func(args ...string) {
-					t.Helper()
-					run(t, append([]string{ctr, "--address", e.containerd, "--namespace", "e2e", "images"}, args...)...)
-				}
-				through, reference := w.via+"/app:1", w.direct+"/reference:1"
-				for _, copied := range [][2]string{{m.attested[form.name], through}, {m.clean[form.name], reference}} {
-					run("pull", "--plain-http", "--all-platforms", "--local", copied[0])
-					run("push", "--plain-http", copied[1], copied[0])
-				}
-				run("push", "--plain-http", through, m.attested[form.name])
-				w.same(t, "app", "reference")
-				original := get(t, m.host, "attested", form.name).Digest
-				assertView(t, w, view, "app", "1", original)
-				for _, ref := range []string{through, w.via + "/app@" + original, w.direct + "/app:1"} {
-					run("pull", "--plain-http", ref)
-					run("rm", "--sync", ref)
-				}
-			})
+	for _, c := range []struct {
+		name, ctr string
+		engine    func() (*engine, error)
+		fetch     []string // brings every platform and attestation of an image, without unpacking
+	}{
+		{"2.2", "ctr", bench.modern, []string{"images", "pull", "--plain-http", "--all-platforms", "--local"}},
+		// 1.6 cannot unpack an attestation, so it does not pull all platforms of anything that has one.
+		{"1.6", "classic-ctr", bench.classic, []string{"content", "fetch", "--plain-http", "--all-platforms"}},
+	} {
+		for _, view := range []string{"upstream", "original"} {
+			for _, form := range forms {
+				t.Run(strings.Join([]string{c.name, view, form.name}, " "), func(t *testing.T) {
+					m, ctr, e, w := needImages(t), tool(t, c.ctr), shared(t, c.engine), newWorld(t, "view: "+view)
+					run := func(args ...string) {
+						t.Helper()
+						run(t, append([]string{ctr, "--address", e.containerd, "--namespace", "e2e"}, args...)...)
+					}
+					through, reference := w.via+"/app:1", w.direct+"/reference:1"
+					for _, copied := range [][2]string{{m.attested[form.name], through}, {m.clean[form.name], reference}} {
+						run(append(c.fetch, copied[0])...)
+						run("images", "push", "--plain-http", copied[1], copied[0])
+					}
+					run("images", "push", "--plain-http", through, m.attested[form.name])
+					w.same(t, "app", "reference")
+					original := get(t, m.host, "attested", form.name).Digest
+					assertView(t, w, view, "app", "1", original)
+					for _, ref := range []string{through, w.via + "/app@" + original, w.direct + "/app:1"} {
+						run("images", "pull", "--plain-http", ref)
+						run("images", "rm", "--sync", ref)
+					}
+				})
+			}
 		}
 	}
 }

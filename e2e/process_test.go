@@ -212,7 +212,7 @@ func httpReady(url string) func() error {
 			return err
 		}
 		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
+		if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusUnauthorized {
 			return errors.New(resp.Status)
 		}
 		return nil

@@ -27,7 +27,10 @@ type registry struct {
 	proc *process
 }
 
-func startRegistry(dir string) (*registry, error) {
+func startRegistry(dir string) (*registry, error) { return startRegistryWith(dir, "") }
+
+// startRegistryWith takes further lines of the registry's configuration.
+func startRegistryWith(dir, more string) (*registry, error) {
 	bin, err := bench.need("registry")
 	if err != nil {
 		return nil, err
@@ -44,7 +47,7 @@ func startRegistry(dir string) (*registry, error) {
 log: {level: warn, accesslog: {disabled: false}}
 storage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}}
 http: {addr: %q}
-`, r.root, r.host)
+%s`, r.root, r.host, more)
 	file := filepath.Join(dir, "registry.yml")
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		return nil, err
@@ -149,6 +152,9 @@ func fetch(host, repository, reference string) (*document, error) {
 		return nil, err
 	}
 	req.Header.Set("Accept", manifestTypes)
+	if l, known := bench.login(host); known {
+		req.SetBasicAuth(l.user, l.password)
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return nil, err

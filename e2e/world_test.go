@@ -23,7 +23,13 @@ type world struct {
 // newWorld starts both. settings are lines of config.yml beyond listening, upstream and storage.
 func newWorld(t testing.TB, settings ...string) *world {
 	t.Helper()
-	upstream, err := startRegistry(filepath.Join(scratch(t), "upstream"))
+	return newWorldWith(t, "", "credentials: anonymous", settings...)
+}
+
+// newWorldWith takes further lines of the upstream registry's configuration, and how Sluice signs in there.
+func newWorldWith(t testing.TB, registryConfig, credentials string, settings ...string) *world {
+	t.Helper()
+	upstream, err := startRegistryWith(filepath.Join(scratch(t), "upstream"), registryConfig)
 	if upstream != nil && upstream.proc != nil {
 		t.Cleanup(upstream.proc.stop)
 	}
@@ -32,7 +38,7 @@ func newWorld(t testing.TB, settings ...string) *world {
 	}
 	w := &world{upstream: upstream, via: upstream.host, direct: upstream.host}
 	if os.Getenv("SLUICE_E2E_DIRECT") == "" {
-		w.sluice = startSluice(t, upstream, settings...)
+		w.sluice = startSluice(t, upstream, credentials, settings...)
 		w.via = w.sluice.host
 	}
 	return w
@@ -99,10 +105,11 @@ type sluice struct {
 	data   string
 	config string
 	bin    string
+	env    []string
 	proc   *process
 }
 
-func startSluice(t testing.TB, upstream *registry, settings ...string) *sluice {
+func startSluice(t testing.TB, upstream *registry, credentials string, settings ...string) *sluice {
 	t.Helper()
 	port, err := freePort()
 	if err != nil {
@@ -113,8 +120,11 @@ func startSluice(t testing.TB, upstream *registry, settings ...string) *sluice {
 		host: fmt.Sprintf("127.0.0.1:%d", port), data: filepath.Join(dir, "data"), config: filepath.Join(dir, "config.yml"),
 		bin: shared(t, bench.sluice),
 	}
-	config := fmt.Sprintf("listen: %s\nadmin: \"\"\nupstreams:\n  - prefix: \"\"\n    url: http://%s\n    credentials: anonymous\nstorage: {filesystem: {rootdirectory: %q}}\n",
-		s.host, upstream.host, s.data) + strings.Join(settings, "\n") + "\n"
+	if strings.Contains(credentials, "basic") { // never in a file
+		s.env = []string{"SLUICE_UPSTREAM_PASSWORD=robot-secret"}
+	}
+	config := fmt.Sprintf("listen: %s\nadmin: \"\"\nupstreams:\n  - prefix: \"\"\n    url: http://%s\n    %s\nstorage: {filesystem: {rootdirectory: %q}}\n",
+		s.host, upstream.host, credentials, s.data) + strings.Join(settings, "\n") + "\n"
 	if err := os.WriteFile(s.config, []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +141,7 @@ func startSluice(t testing.TB, upstream *registry, settings ...string) *sluice {
 func (s *sluice) start(t testing.TB) {
 	t.Helper()
 	p, err := bench.start(daemon{
-		name: "sluice", argv: []string{s.bin, "serve", "--config", s.config}, ready: httpReady("http://" + s.host + "/v2/"),
+		name: "sluice", argv: []string{s.bin, "serve", "--config", s.config}, env: s.env, ready: httpReady("http://" + s.host + "/v2/"),
 	})
 	if err != nil {
 		t.Fatal(err)
