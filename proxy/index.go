@@ -137,32 +137,37 @@ func (ex *exchange) releaseKept(rw *rewriting) error {
 
 // putRewritten puts what is left of the index, or the one image that is left in its place.
 func (ex *exchange) putRewritten(ref string, rw *rewriting) error {
-	doc, mediaType := rw.doc, rw.plan.MediaType
-	if u := rw.plan.Unwrapped; u != nil {
-		child := rw.children[u.Digest]
-		if child == nil {
-			var err error
-			if child, err = ex.fetchManifest(u.Digest); err != nil {
-				return ex.refuseMissing(err)
-			}
-		}
-		doc, mediaType = child, mediaTypeOf(child)
-		rw.forwarded, rw.mediaType, rw.size = u.Digest, mediaType, int64(len(child.Bytes))
-		if digestRef(ref) {
-			return nil // upstream has the image under its own digest already
-		}
-	} else {
-		var err error
-		if doc, err = ocidoc.Parse(rw.plan.Bytes, mediaType); err != nil {
-			return fmt.Errorf("rewrite of %s is not a valid index: %w", rw.doc.Digest(), err)
-		}
-		rw.forwarded, rw.mediaType, rw.size = doc.Digest(), mediaType, int64(len(doc.Bytes))
+	doc, err := ex.rewritten(rw)
+	if err != nil {
+		return err
+	}
+	rw.forwarded, rw.mediaType, rw.size = doc.Digest(), mediaTypeOf(doc), int64(len(doc.Bytes))
+	if rw.plan.Unwrapped != nil && digestRef(ref) {
+		rw.forwarded = rw.plan.Unwrapped.Digest
+		return nil // upstream has the image under its own digest already
 	}
 	to := ref
 	if digestRef(ref) {
 		to = rw.forwarded
 	}
-	return ex.putUpstream(to, doc, mediaType)
+	return ex.putUpstream(to, doc, rw.mediaType)
+}
+
+// rewritten is the document that goes upstream in the index's place.
+func (ex *exchange) rewritten(rw *rewriting) (*ocidoc.Document, error) {
+	u := rw.plan.Unwrapped
+	if u == nil {
+		doc, err := ocidoc.Parse(rw.plan.Bytes, rw.plan.MediaType)
+		if err != nil {
+			return nil, fmt.Errorf("rewrite of %s is not a valid index: %w", rw.doc.Digest(), err)
+		}
+		return doc, nil
+	}
+	if child := rw.children[u.Digest]; child != nil && child.Kind != ocidoc.KindOther {
+		return child, nil
+	}
+	child, err := ex.fetchManifest(u.Digest)
+	return child, ex.refuseMissing(err)
 }
 
 // recordAlias makes the original readable by its digest. It is written last: 201 means that it can
@@ -240,7 +245,9 @@ func (ex *exchange) logPush(message, ref string, rw *rewriting, took time.Durati
 		}
 		ex.p.observe.Taken(string(t.Verdict.Action), predicateTypes(t.Manifest))
 	}
-	attrs := []any{"reference", ref, "original", rw.doc.Digest(), "forwarded", rw.forwarded,
-		"action", rw.policy.Attestations, "rule", ex.rule.Name, "taken", taken, "took", took}
+	attrs := []any{
+		"reference", ref, "original", rw.doc.Digest(), "forwarded", rw.forwarded,
+		"action", rw.policy.Attestations, "rule", ex.rule.Name, "taken", taken, "took", took,
+	}
 	ex.log.Info(message, attrs...)
 }

@@ -104,8 +104,12 @@ func (ex *exchange) answerManifest(ref string, doc *ocidoc.Document) error {
 
 // forward sends a document upstream as the very bytes received (I4), after what it refers to.
 func (ex *exchange) forward(ref string, doc *ocidoc.Document, contentType string) error {
+	start := ex.p.now()
 	if err := ex.putUpstream(ref, doc, contentType); err != nil {
 		return err
+	}
+	if !digestRef(ref) {
+		ex.log.Info("pushed", "reference", ref, "digest", doc.Digest(), "action", ex.action(), "rule", ex.rule.Name, "took", ex.p.now().Sub(start))
 	}
 	return ex.answerManifest(ref, doc)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -72,7 +73,7 @@ func (p *Proxy) server(h http.Handler) *http.Server {
 	protocols.SetHTTP1(true) // HTTP/2 windows and framing cost CPU on layers, and no client needs it
 	return &http.Server{
 		Handler: h, Protocols: protocols, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		ErrorLog: nil,
+		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug), // clients that go away, bad TLS handshakes
 	}
 }
 

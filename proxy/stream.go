@@ -101,7 +101,7 @@ func (ex *exchange) patchUpload() error {
 		var f *Failure
 		if errors.As(err, &f) && f.Status == http.StatusRequestedRangeNotSatisfiable {
 			if token, err := ex.p.sealer.Seal(st); err == nil {
-				f.with("Location", ex.here("blobs", "uploads", token))
+				err = f.with("Location", ex.here("blobs", "uploads", token))
 			}
 		}
 		return err

@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -22,7 +23,7 @@ func (r *rig) files(folder, part string) (found []string) {
 		}
 		return nil
 	})
-	if _, ok := err.(storagedriver.PathNotFoundError); err != nil && !ok {
+	if err != nil && !errors.As(err, &storagedriver.PathNotFoundError{}) {
 		r.t.Fatal(err)
 	}
 	return found
