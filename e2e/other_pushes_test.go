@@ -144,3 +144,25 @@ func TestAPushCostsUpstreamHardlyMoreThanOneWithoutAttestations(t *testing.T) {
 		})
 	}
 }
+
+func TestWhatIsDeletedThroughSluiceIsGoneUpstream(t *testing.T) {
+	crane, regctl, w := tool(t, "crane"), tool(t, "regctl"), newWorld(t)
+	for client, remove := range map[string]func(ref string){
+		"skopeo": func(ref string) { run(t, tool(t, "skopeo"), "delete", "--tls-verify=false", "docker://"+ref) },
+		"regctl": func(ref string) { run(t, append([]string{regctl, "tag", "rm", ref}, plain(ref)...)...) },
+		"crane": func(ref string) {
+			digest := strings.TrimSpace(run(t, crane, "digest", "--insecure", ref))
+			run(t, crane, "delete", "--insecure", strings.TrimSuffix(ref, ":1")+"@"+digest)
+		},
+	} {
+		needBuilder(t, "new").mustBuild(t, newApplication(t, 55), "linux/amd64", push(w.via+"/"+client+":1")...)
+		remove(w.via + "/" + client + ":1")
+		for _, host := range []string{w.direct, w.via} {
+			absent(t, host, client, "1")
+		}
+		// The same build again: nothing remembers too much.
+		needBuilder(t, "new").mustBuild(t, newApplication(t, 55), "linux/amd64", push(w.via+"/"+client+":1")...)
+		get(t, w.direct, client, "1")
+		get(t, w.via, client, "1")
+	}
+}
