@@ -17,9 +17,9 @@ func newAttestations() *cobra.Command {
 		Use:   "attestations",
 		Short: "Read and delete what was attested about an image",
 		Long: `Read and delete attestations (provenance, SBOM) of an image, whether Sluice has taken
-them out of a push and stored them or a registry holds them as referrers. They are read
-over the registry API, so this works from anywhere. Credentials come from the Docker
-configuration.`,
+them out of a push and stored them, or a registry holds them, as referrers or as entries
+of the image's index. They are read over the registry API, so this works from anywhere.
+Credentials come from the Docker configuration.`,
 		Example: `  sluice attestations list localhost:5000/app:1
   sluice attestations show localhost:5000/app:1 --predicate-type https://slsa.dev/provenance/v1
   sluice attestations export localhost:5000/app:1 --dir attestations`,
@@ -84,7 +84,10 @@ func newList() *cobra.Command {
 		Use:   "list IMAGE",
 		Short: "List the attestations of an image",
 		Long: `List the statements about IMAGE, or about each image of a multi-platform one: the platform,
-the image, the attestation manifest, the type, the statement and its size in bytes.`,
+the image, the attestation manifest, the type, the statement and its size in bytes.
+
+They are found as referrers of each image, and as entries of the index that IMAGE stands for:
+give a tag, since the digest of a single image does not lead to an index that lists it.`,
 		Example: `  sluice attestations list localhost:5000/app:1
   sluice attestations list localhost:5000/app:1 --output json | jq -r '.[].predicateType'`,
 		Args: exactly("IMAGE"),
@@ -118,7 +121,10 @@ func writeTable(w io.Writer, found []statement) error {
 
 // short is as much of a digest as people compare.
 func short(digest string) string {
-	algorithm, hex, _ := strings.Cut(digest, ":")
+	algorithm, hex, ok := strings.Cut(digest, ":")
+	if !ok {
+		return "-"
+	}
 	return algorithm + ":" + hex[:min(12, len(hex))]
 }
 

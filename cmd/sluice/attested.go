@@ -2,155 +2,92 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
+	"sluice/filters"
 	"sluice/filters/ocidoc"
 )
 
 const (
-	attestationType = "application/vnd.docker.attestation.manifest.v1+json"
-	predicateKey    = "in-toto.io/predicate-type"
-	// Bounds on what a registry can make us do: index nesting, images of one tag, pages and
+	// Bounds on what a registry can make us do: index nesting, manifests of one tag, pages and
 	// attestations of one image. Real ones have 2, a dozen, 1 and 1.
 	maxNesting   = 4
-	maxImages    = 1000
+	maxManifests = 1000
 	maxPages     = 100
 	maxReferrers = 1000
+	// maxSubjectRead bounds what is read of a statement to find out which image it is about,
+	// maxSubjectLayers how many are. Sluice itself reads as much.
+	maxSubjectRead   = 4 << 20
+	maxSubjectLayers = 8
 )
 
 // statement is one in-toto statement about one image. It is the JSON output of list.
 type statement struct {
 	Platform      string `json:"platform"` // of the image, "" if unknown
-	Image         string `json:"image"`    // digest
+	Image         string `json:"image"`    // digest, "" if unknown
 	Attestation   string `json:"attestation"`
 	PredicateType string `json:"predicateType"`
 	Statement     string `json:"statement"` // digest
 	MediaType     string `json:"mediaType"`
 	Size          int64  `json:"size"`
+
+	inIndex bool // the attestation is an entry of an index in the registry, which would be broken without it
 }
 
 func (s statement) descriptor() ocidoc.Descriptor {
 	return ocidoc.Descriptor{MediaType: s.MediaType, Digest: s.Statement, Size: s.Size}
 }
 
-// image is one image manifest of a tag.
-type image struct {
-	digest, platform string
-}
-
 // statements finds what is attested about a tag's or digest's images, in the order of the
-// index, and the digest of the document that the reference stands for.
+// index, and the digest of the document that the reference stands for. What refers to an image
+// comes first. Of the attestations that the index lists itself only those statements follow that
+// no referrer has: a referrer that Sluice derived has those of the entry it was made of.
 func (r *repository) statements(ctx context.Context, reference string) (found []statement, digest string, err error) {
-	doc, err := r.manifest(ctx, reference)
+	c, err := r.contents(ctx, reference)
 	if err != nil {
 		return nil, "", err
 	}
-	images, err := r.images(ctx, doc, maxNesting)
-	if err != nil {
-		return nil, "", err
-	}
-	seen := map[string]bool{}
-	for _, img := range images {
-		if seen[img.digest] {
-			continue
-		}
-		seen[img.digest] = true
+	for _, img := range c.images {
 		about, err := r.about(ctx, img)
 		if err != nil {
 			return nil, "", err
 		}
+		for _, e := range c.entries {
+			if e.image == img.digest {
+				about = add(about, e, img)
+			}
+		}
 		found = append(found, about...)
 	}
-	return found, doc.Digest(), nil
-}
-
-// images lists the image manifests below a document: itself, if it is not an index.
-func (r *repository) images(ctx context.Context, doc *ocidoc.Document, depth int) ([]image, error) {
-	if doc.Kind != ocidoc.KindIndex {
-		return []image{{doc.Digest(), r.configPlatform(ctx, doc)}}, nil
-	}
-	if depth == 0 {
-		return nil, fmt.Errorf("index %s of %s: nested more than %d deep", doc.Digest(), r.name, maxNesting)
-	}
-	platforms := platformsOf(doc)
-	var images []image
-	for i, e := range doc.Manifests {
-		switch e.MediaType {
-		case ocidoc.MediaTypeOCIIndex, ocidoc.MediaTypeDockerList:
-			inner, err := r.manifest(ctx, e.Digest)
-			if err != nil {
-				return nil, err
-			}
-			below, err := r.images(ctx, inner, depth-1)
-			if err != nil {
-				return nil, err
-			}
-			images = append(images, below...)
-		case ocidoc.MediaTypeOCIManifest, ocidoc.MediaTypeDockerManifest:
-			// An attestation manifest is not an image, and nothing is attested about it.
-			if platforms[i] != "unknown/unknown" {
-				images = append(images, image{e.Digest, platforms[i]})
-			}
-		}
-		if len(images) > maxImages {
-			return nil, fmt.Errorf("index %s of %s: more than %d images", doc.Digest(), r.name, maxImages)
+	// Those about an image that the index does not list, or that do not say about which.
+	for _, e := range c.entries {
+		if !slices.ContainsFunc(c.images, func(img image) bool { return img.digest == e.image }) {
+			found = add(found, e, image{digest: e.image})
 		}
 	}
-	return images, nil
+	return found, c.digest, nil
 }
 
-type platform struct {
-	OS           string `json:"os"`
-	Architecture string `json:"architecture"`
-	Variant      string `json:"variant"`
-}
-
-func (p *platform) String() string {
-	if p == nil || p.OS == "" {
-		return ""
-	}
-	return strings.TrimSuffix(p.OS+"/"+p.Architecture+"/"+p.Variant, "/")
-}
-
-// platformsOf reads the platforms of an index's entries, with the variant that tells
-// linux/arm/v6 from linux/arm/v7 and that ocidoc leaves out. The document was parsed
-// strictly before.
-func platformsOf(doc *ocidoc.Document) []string {
-	var index struct {
-		Manifests []struct {
-			Platform *platform `json:"platform"`
-		} `json:"manifests"`
-	}
-	platforms := make([]string, len(doc.Manifests))
-	if json.Unmarshal(doc.Bytes, &index) == nil && len(index.Manifests) == len(platforms) {
-		for i, m := range index.Manifests {
-			platforms[i] = m.Platform.String()
+// add appends the statements of an index entry that are not there yet.
+func add(found []statement, e entryAttestation, img image) []statement {
+next:
+	for _, s := range statementsOf(e.manifest, e.manifest.Digest(), img) {
+		for i, have := range found {
+			if have.Image == s.Image && have.Statement == s.Statement {
+				found[i].inIndex = have.inIndex || e.inRegistry && have.Attestation == s.Attestation
+				continue next
+			}
 		}
+		s.inIndex = e.inRegistry
+		found = append(found, s)
 	}
-	return platforms
-}
-
-// configPlatform is where an image without an index says its platform. Not knowing it is
-// no reason to fail.
-func (r *repository) configPlatform(ctx context.Context, doc *ocidoc.Document) string {
-	if doc.Config == nil || doc.Config.Size > ocidoc.MaxBytes {
-		return ""
-	}
-	var b strings.Builder
-	if r.blob(ctx, *doc.Config, &b) != nil {
-		return ""
-	}
-	var p platform
-	if json.Unmarshal([]byte(b.String()), &p) != nil {
-		return ""
-	}
-	return p.String()
+	return found
 }
 
 // about lists the statements about one image.
@@ -168,21 +105,31 @@ func (r *repository) about(ctx context.Context, img image) ([]statement, error) 
 		if doc.Subject == nil || doc.Subject.Digest != img.digest {
 			return nil, fmt.Errorf("attestation %s of %s: listed for %s, but is not about it", digest, r.name, img.digest)
 		}
-		for _, l := range doc.Layers {
-			found = append(found, statement{
-				Platform: img.platform, Image: img.digest, Attestation: digest,
-				PredicateType: l.Annotations[predicateKey], Statement: l.Digest, MediaType: l.MediaType, Size: l.Size,
-			})
+		for _, s := range statementsOf(doc, digest, img) {
+			if !slices.ContainsFunc(found, func(have statement) bool { return have.Statement == s.Statement }) {
+				found = append(found, s)
+			}
 		}
 	}
 	return found, nil
+}
+
+func statementsOf(doc *ocidoc.Document, digest string, img image) []statement {
+	found := make([]statement, len(doc.Layers))
+	for i, l := range doc.Layers {
+		found[i] = statement{
+			Platform: img.platform, Image: img.digest, Attestation: digest,
+			PredicateType: l.Annotations[filters.AnnotationPredicateType], Statement: l.Digest, MediaType: l.MediaType, Size: l.Size,
+		}
+	}
+	return found
 }
 
 // attestations lists the digests of the attestation manifests about an image, by the
 // referrers API or, where a registry has none, by its fallback tag (distribution-spec,
 // "Listing Referrers").
 func (r *repository) attestations(ctx context.Context, digest string) ([]string, error) {
-	target := "referrers/" + digest + "?" + url.Values{"artifactType": {attestationType}}.Encode()
+	target := "referrers/" + digest + "?" + url.Values{"artifactType": {filters.ArtifactTypeAttestation}}.Encode()
 	var found []string
 	seen := map[string]bool{}
 	for page := 0; target != ""; page++ {
@@ -201,7 +148,7 @@ func (r *repository) attestations(ctx context.Context, digest string) ([]string,
 		}
 		for _, d := range index.Manifests {
 			// Filtering is optional for a registry.
-			if d.ArtifactType == attestationType && !seen[d.Digest] {
+			if d.ArtifactType == filters.ArtifactTypeAttestation && !seen[d.Digest] {
 				seen[d.Digest] = true
 				found = append(found, d.Digest)
 			}

@@ -15,7 +15,11 @@ func newDelete() *cobra.Command {
 		Use:   "delete IMAGE --yes",
 		Short: "Delete the attestations of an image for good",
 		Long: `Delete the attestation manifests of IMAGE, with all their statements. They cannot be brought
-back: export them first. The image itself stays.`,
+back: export them first. The image itself stays.
+
+One that the image's index lists itself, such as after attestations: forward, stays too:
+registries and clients take an index for broken when an entry is missing. Delete that index,
+or push the image again through Sluice with attestations: store.`,
 		Example: `  sluice attestations export localhost:5000/app:1 --dir attestations
   sluice attestations delete localhost:5000/app:1 --yes`,
 		Args: exactly("IMAGE"),
@@ -36,9 +40,14 @@ back: export them first. The image itself stays.`,
 		if len(found) == 0 {
 			return s.none(args[0])
 		}
-		done := map[string]bool{}
+		done, kept := map[string]bool{}, map[string]bool{}
 		for _, x := range found {
-			if done[x.Attestation] {
+			if x.inIndex {
+				kept[x.Attestation] = true
+			}
+		}
+		for _, x := range found {
+			if done[x.Attestation] || kept[x.Attestation] {
 				continue
 			}
 			done[x.Attestation] = true
@@ -52,6 +61,10 @@ back: export them first. The image itself stays.`,
 			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s %s %s\n", verb, orDash(x.Platform), x.Attestation); err != nil {
 				return err
 			}
+		}
+		if len(kept) > 0 && (*yes || len(done) == 0) {
+			return fmt.Errorf("%d attestations of %s were left alone: its index in the registry lists them and would be broken without them; "+
+				"delete the index, or push again with attestations: store", len(kept), args[0])
 		}
 		if !*yes {
 			return fmt.Errorf("nothing was deleted; --yes deletes these %d", len(done))

@@ -49,8 +49,15 @@ func notFound(err error) bool {
 
 // manifest reads a document by tag or digest. One by digest is checked against it.
 func (r *repository) manifest(ctx context.Context, reference string) (*ocidoc.Document, error) {
-	fail := func(err error) (*ocidoc.Document, error) {
-		return nil, fmt.Errorf("manifest %s of %s: %w", reference, r.name, err)
+	doc, _, err := r.document(ctx, reference)
+	return doc, err
+}
+
+// document is manifest with the digest that the registry has in the document's place, if Sluice
+// says so.
+func (r *repository) document(ctx context.Context, reference string) (doc *ocidoc.Document, forwarded string, err error) {
+	fail := func(err error) (*ocidoc.Document, string, error) {
+		return nil, "", fmt.Errorf("manifest %s of %s: %w", reference, r.name, err)
 	}
 	resp, err := r.do(ctx, http.MethodGet, "manifests/"+reference, acceptManifests...)
 	if err != nil {
@@ -69,11 +76,11 @@ func (r *repository) manifest(ctx context.Context, reference string) (*ocidoc.Do
 			return fail(err)
 		}
 	}
-	doc, err := ocidoc.Parse(b, resp.Header.Get("Content-Type"))
+	doc, err = ocidoc.Parse(b, resp.Header.Get("Content-Type"))
 	if err != nil {
 		return fail(err)
 	}
-	return doc, nil
+	return doc, resp.Header.Get(forwardedHeader), nil
 }
 
 // blob copies a blob to w and checks its size and digest; w has seen the bytes when

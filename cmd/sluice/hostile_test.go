@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 
+	"sluice/filters"
 	"sluice/filters/ocidoc"
 )
 
@@ -65,7 +66,7 @@ func TestWhatARegistrySaysIsNotTakenOnTrust(t *testing.T) {
 	other := "sha256:" + strings.Repeat("0", 64)
 	referrers := "referrers/" + image + "?artifactType=application%2Fvnd.docker.attestation.manifest.v1%2Bjson"
 	oci, idx := ocidoc.MediaTypeOCIManifest, ocidoc.MediaTypeOCIIndex
-	attestation := `,"artifactType":"` + attestationType + `"`
+	attestation := `,"artifactType":"` + filters.ArtifactTypeAttestation + `"`
 	nested := ""
 	answers := map[string]http.HandlerFunc{}
 	for range maxNesting + 1 {
@@ -76,7 +77,7 @@ func TestWhatARegistrySaysIsNotTakenOnTrust(t *testing.T) {
 		nested = ocidoc.DigestOf([]byte(body))
 		answers["manifests/"+nested] = document(idx, body)
 	}
-	many := make([]string, maxImages+1)
+	many := make([]string, maxManifests+1)
 	for i := range many {
 		many[i] = entry(oci, fmt.Sprintf("sha256:%064x", i), "")
 	}
@@ -98,7 +99,7 @@ func TestWhatARegistrySaysIsNotTakenOnTrust(t *testing.T) {
 			}
 		}}, "larger than 4194304 bytes"},
 		{"an index of indexes without end", nested, answers, "nested more than 4 deep"},
-		{"an index of very many images", "1", map[string]http.HandlerFunc{"manifests/1": document(idx, index(many...))}, "more than 1000 images"},
+		{"an index of very many manifests", "1", map[string]http.HandlerFunc{"manifests/1": document(idx, index(many...))}, "more than 1000 manifests"},
 		{"a next page elsewhere", "1", map[string]http.HandlerFunc{
 			"manifests/1": document(oci, emptyManifest),
 			referrers: func(w http.ResponseWriter, r *http.Request) {
@@ -137,7 +138,7 @@ func TestPagesAndOtherReferrers(t *testing.T) {
 	image := ocidoc.DigestOf([]byte(emptyManifest))
 	base := "referrers/" + image + "?artifactType=application%2Fvnd.docker.attestation.manifest.v1%2Bjson"
 	att := func(i int) string {
-		return entry(ocidoc.MediaTypeOCIManifest, fmt.Sprintf("sha256:%064d", i), `,"artifactType":"`+attestationType+`"`)
+		return entry(ocidoc.MediaTypeOCIManifest, fmt.Sprintf("sha256:%064d", i), `,"artifactType":"`+filters.ArtifactTypeAttestation+`"`)
 	}
 	signature := entry(ocidoc.MediaTypeOCIManifest, fmt.Sprintf("sha256:%064d", 9), `,"artifactType":"application/vnd.dev.sigstore.bundle.v0.3+json"`)
 	paged := scripted(t, map[string]http.HandlerFunc{

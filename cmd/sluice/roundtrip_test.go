@@ -13,14 +13,14 @@ import (
 	"sluice/filters/ocidoc"
 )
 
-// The commands against the real thing: a build with provenance is pushed through a
-// running sluice, whose forwarded digest and stored statement are then read back.
-func TestWhatWasTakenOutOfAPushIsReadBack(t *testing.T) {
-	t.Setenv("DOCKER_CONFIG", t.TempDir())
-	p := startServe(t)
-	defer p.end(t)
-	host := strings.TrimPrefix(p.url, "http://")
-	r := &testRegistry{url: p.url}
+// build is a push of one image with one statement, as BuildKit makes it.
+type build struct {
+	image, attestation, index string // digests
+	statement                 string
+}
+
+func pushBuild(t *testing.T, r *testRegistry) build {
+	t.Helper()
 	put := func(kind, mediaType, content string) string {
 		t.Helper()
 		digest := ocidoc.DigestOf([]byte(content))
@@ -63,33 +63,51 @@ func TestWhatWasTakenOutOfAPushIsReadBack(t *testing.T) {
 	if err := r.send("", "PUT", "manifests/1", ocidoc.MediaTypeOCIIndex, []byte(index)); err != nil {
 		t.Fatal(err)
 	}
+	return build{digestOf(image), digestOf(attestation), ocidoc.DigestOf([]byte(index)), string(statement)}
+}
 
-	sluice := func(args ...string) string {
-		t.Helper()
-		var out, errs bytes.Buffer
-		if code := execute(context.Background(), args, &out, &errs); code != 0 {
-			t.Errorf("sluice %s: exit %d, %s", strings.Join(args, " "), code, errs.String())
-		}
-		return out.String()
+// sluice runs a command that is to succeed.
+func sluice(t *testing.T, args ...string) string {
+	t.Helper()
+	var out, errs bytes.Buffer
+	if code := execute(context.Background(), args, &out, &errs); code != 0 {
+		t.Errorf("sluice %s: exit %d, %s", strings.Join(args, " "), code, errs.String())
 	}
-	want := host + "/app@" + digestOf(image) + "\n"
-	for _, reference := range []string{":1", "@" + ocidoc.DigestOf([]byte(index))} {
-		if got := sluice("resolve", host+"/app"+reference); got != want {
+	return out.String()
+}
+
+// The commands against the real thing: a build with provenance is pushed through a
+// running sluice, whose forwarded digest and stored statement are then read back.
+func TestWhatWasTakenOutOfAPushIsReadBack(t *testing.T) {
+	t.Setenv("DOCKER_CONFIG", t.TempDir())
+	p := startServe(t)
+	defer p.end(t)
+	host := strings.TrimPrefix(p.url, "http://")
+	b := pushBuild(t, &testRegistry{url: p.url})
+	original := "@" + b.index
+	want := host + "/app@" + b.image + "\n"
+	for _, reference := range []string{":1", original} {
+		if got := sluice(t, "resolve", host+"/app"+reference); got != want {
 			t.Errorf("app%s resolves to %s, want %s", reference, got, want)
 		}
-		if got := sluice("attestations", "show", host+"/app"+reference); got != string(statement)+"\n" {
+		if got := sluice(t, "attestations", "show", host+"/app"+reference); got != b.statement+"\n" {
 			t.Errorf("app%s shows %s, want the statement that was pushed", reference, got)
 		}
 	}
-	list := sluice("attestations", "list", host+"/app:1")
+	list := sluice(t, "attestations", "list", host+"/app:1")
 	if rows := strings.Count(list, "\n") - 1; rows != 1 || !strings.Contains(list, "linux/arm/v7") || !strings.Contains(list, "https://spdx.dev/Document") {
 		t.Errorf("listed:\n%s", list)
 	}
-	sluice("attestations", "delete", host+"/app:1", "--yes")
-	if list := sluice("attestations", "list", host+"/app:1", "--output", "json"); list != "[]\n" {
-		t.Errorf("after deleting: %s", list)
+	if again := sluice(t, "attestations", "list", host+"/app"+original); again != list {
+		t.Errorf("by the original's digest:\n%swant\n%s", again, list)
 	}
-	if got := sluice("resolve", host+"/app:1"); got != want {
+	sluice(t, "attestations", "delete", host+"/app"+original, "--yes")
+	for _, reference := range []string{":1", original} {
+		if list := sluice(t, "attestations", "list", host+"/app"+reference, "--output", "json"); list != "[]\n" {
+			t.Errorf("app%s after deleting: %s", reference, list)
+		}
+	}
+	if got := sluice(t, "resolve", host+"/app:1"); got != want {
 		t.Errorf("after deleting, app:1 resolves to %s, want %s", got, want)
 	}
 }
