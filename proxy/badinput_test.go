@@ -162,3 +162,22 @@ func TestAGuessDecidesOnlyWhenABlobTravels(t *testing.T) {
 		}
 	}
 }
+
+// An index that lists what nobody has costs upstream a bounded number of requests.
+func TestAHostileIndexIsBounded(t *testing.T) {
+	var b strings.Builder
+	fmt.Fprintf(&b, `{"schemaVersion":2,"mediaType":%q,"manifests":[`, ociIndex)
+	for i := range 20_000 {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, `{"mediaType":%q,"digest":"sha256:%064x","size":5}`, ociManifest, i)
+	}
+	b.WriteString(`]}`)
+	tr := proxytest.NewTranscript()
+	r := recorded(t, proxytest.NewDistribution, tr)
+	r.request(http.MethodPut, "/v2/app/manifests/1", []byte(b.String()), "Content-Type", ociIndex).want(t, http.StatusBadRequest, "MANIFEST_INVALID")
+	if n := tr.Upstream.Count(); n > 1100 {
+		t.Errorf("%d requests upstream", n)
+	}
+}

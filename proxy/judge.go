@@ -16,6 +16,10 @@ import (
 // maxNesting bounds indexes in indexes. Real ones have two levels (crane push --index).
 const maxNesting = 8
 
+// maxFetched bounds how many children of one index are read from upstream, since one request must
+// not cost upstream a hundred thousand. Real indexes list a few dozen.
+const maxFetched = 1000
+
 // judge gathers what the filters need to know about an index and asks them.
 func (ex *exchange) judge(doc *ocidoc.Document, policy filters.Policy, depth int) (*rewriting, error) {
 	if depth > maxNesting {
@@ -76,6 +80,15 @@ func (ex *exchange) gather(rw *rewriting) error {
 		return nil
 	}
 	var mu sync.Mutex
+	fetches := 0
+	mayFetch := func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if fetches++; fetches > maxFetched {
+			return refuse(http.StatusBadRequest, codeManifestInvalid, "index for repository %s lists more than %d manifests that were not pushed here and do not say what they are", ex.repo, maxFetched)
+		}
+		return nil
+	}
 	g, ctx := errgroup.WithContext(ex.ctx())
 	g.SetLimit(lookups)
 	asked := map[string]bool{}
@@ -86,7 +99,7 @@ func (ex *exchange) gather(rw *rewriting) error {
 		asked[e.Digest] = true
 		needed := filters.NeedsChild(rw.doc, e)
 		g.Go(func() error {
-			child, local, err := ex.child(ctx, e, needed)
+			child, local, err := ex.child(ctx, e, needed, mayFetch)
 			if err != nil || child == nil {
 				return err
 			}
@@ -112,7 +125,7 @@ func indexOfManifests(doc *ocidoc.Document) bool {
 
 // child finds one child. Under storage trouble an entry that looks like an image is taken for one;
 // one that does not is needed, and on_storage_error decides.
-func (ex *exchange) child(ctx context.Context, e ocidoc.Descriptor, needed bool) (doc *ocidoc.Document, local bool, err error) {
+func (ex *exchange) child(ctx context.Context, e ocidoc.Descriptor, needed bool, mayFetch func() error) (doc *ocidoc.Document, local bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, false, err // a sibling failed
 	}
@@ -128,6 +141,9 @@ func (ex *exchange) child(ctx context.Context, e ocidoc.Descriptor, needed bool)
 	}
 	if !needed {
 		return nil, false, nil
+	}
+	if err := mayFetch(); err != nil {
+		return nil, false, err
 	}
 	doc, err = ex.fetchManifest(e.Digest)
 	if _, missing := asMissingChild(err); missing && ex.standIns {

@@ -101,7 +101,7 @@ func (ex *exchange) patchUpload() error {
 		var f *Failure
 		if errors.As(err, &f) && f.Status == http.StatusRequestedRangeNotSatisfiable {
 			if token, err := ex.p.sealer.Seal(st); err == nil {
-				err = f.with("Location", ex.here("blobs", "uploads", token))
+				f.Header.Set("Location", ex.here("blobs", "uploads", token))
 			}
 		}
 		return err
