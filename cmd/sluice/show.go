@@ -23,8 +23,9 @@ are more. Signed ones are printed as the DSSE envelopes that they are.`,
 		Example: `  # The SBOM of one platform.
   sluice attestations show localhost:5000/app:1 --platform linux/amd64 --predicate-type https://spdx.dev/Document
 
-  # What every image was built from.
-  sluice attestations show localhost:5000/app:1 | jq '.[].predicate.materials[]?.uri'`,
+  # What the images were built from, by SLSA provenance 0.2 and 1.
+  sluice attestations show localhost:5000/app:1 |
+    jq -rs 'flatten(1)[].predicate | (.materials, .buildDefinition.resolvedDependencies)[]?.uri'`,
 		Args: exactly("IMAGE"),
 	}
 	s.flags(cmd)
