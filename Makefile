@@ -21,9 +21,9 @@ setup:
 	e2e/tools/setup.sh
 
 # Every stage runs, also after one that failed: one run shows everything there is to mend.
-test: setup
+test:
 	@failed=(); summary=""; \
-	for stage in lint unit e2e; do \
+	for stage in setup lint unit e2e; do \
 		echo "== $$stage"; start=$$SECONDS; word=passed; \
 		$(MAKE) --no-print-directory $$stage || { failed+=($$stage); word=FAILED; }; \
 		summary+=$$(printf '%-5s %s in %d s' $$stage $$word $$((SECONDS - start)))$$'\n'; \
