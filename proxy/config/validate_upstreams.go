@@ -37,6 +37,7 @@ func (v *validator) upstreams() {
 		} else {
 			v.upstreamURL(at+".url", u.URL)
 		}
+		v.oneRegistryForPassthrough(i)
 		v.credentials(at, u)
 		enum(v, at+".redirects", u.Redirects, []Redirects{RedirectsPass, RedirectsFollow}, nil)
 		for j, h := range u.Hosts {
@@ -90,15 +91,47 @@ func (v *validator) isListen(u *url.URL) bool {
 	if err != nil {
 		return false
 	}
-	other := u.Port()
-	if other == "" {
-		other = map[string]string{"http": "80", "https": "443"}[u.Scheme]
-	}
-	if port != other {
+	if port != portOf(u) {
 		return false
 	}
 	name := u.Hostname()
 	return host == name || loopback(name) && everywhere(host) || (name == "localhost" || host == "localhost") && loopback(name) && loopback(host)
+}
+
+// oneRegistryForPassthrough refuses several registries behind passthrough. A client has one set
+// of credentials for Sluice's host, and whichever registry (or token realm of it) challenges the
+// client gets them: nothing tells the client which of them it is talking to. Two prefixes may
+// lead to the same registry.
+func (v *validator) oneRegistryForPassthrough(i int) {
+	if v.Access.Mode != AccessPassthrough || registryOf(v.Upstreams[i].URL) == "" {
+		return
+	}
+	for j, other := range v.Upstreams[:i] {
+		if first := registryOf(other.URL); first == "" || first == registryOf(v.Upstreams[i].URL) {
+			continue
+		}
+		v.add(fmt.Sprintf("upstreams[%d].url", i), "is another registry than %s, and with %s: passthrough both get the one password that a client has for Sluice's host: "+
+			"whoever runs one could use it at the other; run a Sluice for each registry, or choose access.mode: htpasswd",
+			v.source.where(fmt.Sprintf("upstreams[%d].url", j)), v.source.where("access.mode"))
+		return
+	}
+}
+
+// registryOf is a URL's scheme, host and port, to compare; "" for the embedded registry and for
+// what is no URL.
+func registryOf(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil || u.Host == "" {
+		return ""
+	}
+	return u.Scheme + "://" + net.JoinHostPort(strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")), portOf(u))
+}
+
+func portOf(u *url.URL) string {
+	if port := u.Port(); port != "" {
+		return port
+	}
+	return map[string]string{"http": "80", "https": "443"}[u.Scheme]
 }
 
 func (v *validator) upstreamHost(key, host string) {
