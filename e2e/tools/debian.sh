@@ -10,8 +10,8 @@ cache=${SLUICE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sluice}/tools
 out=$cache/debian
 
 # gcc, libnftables-dev and pkg-config build the race detector's tests and the modern engine, which links
-# libnftables; the libraries are what the unpacked programs load.
-installed=(ca-certificates gcc libc6-dev pkg-config libnftables-dev skopeo podman buildah libdevmapper1.02.1 libseccomp2)
+# libnftables; the libraries are what the unpacked programs load, and jq is what the help texts pipe into.
+installed=(ca-certificates gcc libc6-dev pkg-config libnftables-dev skopeo podman buildah libdevmapper1.02.1 libseccomp2 jq)
 unpacked=(docker.io containerd runc)
 
 # The unpacked programs load this release's libraries.
