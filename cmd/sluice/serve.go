@@ -73,7 +73,7 @@ func serve(ctx context.Context, flags *pflag.FlagSet, env func(string) (string, 
 	if err := cfg.CheckFiles(); err != nil {
 		return err
 	}
-	driver, err := openStorage(cfg.Storage)
+	driver, err := openStorage(cfg.Storage, logger)
 	if err != nil {
 		return err
 	}

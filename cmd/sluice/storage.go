@@ -2,7 +2,7 @@ package main
 
 import (
 	"fmt"
-	"os"
+	"log/slog"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
@@ -12,13 +12,12 @@ import (
 )
 
 // openStorage is the only place that knows the storage drivers.
-func openStorage(s config.Storage) (storagedriver.StorageDriver, error) {
+func openStorage(s config.Storage, log *slog.Logger) (storagedriver.StorageDriver, error) {
 	if s.Inmemory != nil {
 		return inmemory.New(), nil
 	}
 	root := s.Filesystem.RootDirectory
-	// The driver would make it readable to everybody, with the seal key in it.
-	if err := os.MkdirAll(root, 0o700); err != nil {
+	if err := privateFolder(root, log); err != nil {
 		return nil, fmt.Errorf("data folder: %w (choose another with --data)", err)
 	}
 	parameters := map[string]any{"rootdirectory": root}
