@@ -8,6 +8,9 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/pflag"
+
+	"sluice/proxy/config"
 )
 
 func TestMain(m *testing.M) {
@@ -105,4 +108,19 @@ type lines []string
 func (l *lines) Write(p []byte) (int, error) {
 	*l = append(*l, string(p))
 	return len(p), nil
+}
+
+func TestEveryFlagOfServeNamesItsVariableAndItsDefault(t *testing.T) {
+	flags := newServe().Flags()
+	flags.VisitAll(func(f *pflag.Flag) {
+		if want := "(" + config.EnvironmentName(f.Name) + ", default "; !strings.Contains(f.Usage, want) {
+			t.Errorf("--%s: %q does not say %q", f.Name, f.Usage, want)
+		}
+	})
+	for _, name := range config.OverrideNames() {
+		// A command line can be read by others.
+		if secret := strings.HasPrefix(name, "upstream-"); (flags.Lookup(name) == nil) != secret {
+			t.Errorf("--%s: a flag is %v", name, !secret)
+		}
+	}
 }

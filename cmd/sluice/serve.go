@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -13,6 +14,11 @@ import (
 	"sluice/proxy/config"
 )
 
+const (
+	defaultLogLevel  = "info"
+	defaultLogFormat = "text"
+)
+
 func newServe() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
@@ -21,34 +27,38 @@ func newServe() *cobra.Command {
 to finish. Without flags it listens on 127.0.0.1:5000 with a registry of its own in
 ./sluice-data behind it.
 
-Each flag is also an environment variable: --log-level is SLUICE_LOG_LEVEL. A flag wins
-over the variable, which wins over the file. Credentials for the upstream have no flag,
-since command lines can be read by others: SLUICE_UPSTREAM_USERNAME with
-SLUICE_UPSTREAM_PASSWORD or SLUICE_UPSTREAM_PASSWORD_FILE.`,
+A flag wins over its environment variable, which wins over the file; a variable that is
+empty counts as not set. Credentials for the upstream have no flag, since command lines can
+be read by others: SLUICE_UPSTREAM_USERNAME with SLUICE_UPSTREAM_PASSWORD or
+SLUICE_UPSTREAM_PASSWORD_FILE.`,
 		Example: `  # Try it out.
   sluice serve
 
   # In front of a registry, with the credentials that docker login has left.
   sluice serve --upstream https://registry.example.com
 
-  # The same for others in the network: everybody with their own credentials.
+  # The same for others, behind something that speaks TLS: everybody with their own credentials.
   sluice serve --listen :5000 --upstream https://registry.example.com --access passthrough
 
   # With everything in a file.
   sluice check-config sluice.yml && sluice serve --config sluice.yml`,
 		Args: exactly(),
 	}
-	f := cmd.Flags()
-	f.String("config", "", "read the configuration `FILE`; without it none is read")
-	f.String("listen", "", "`ADDRESS` for clients (default 127.0.0.1:5000)")
-	f.String("admin", "", "`ADDRESS` for health and metrics, \"\" for none (default 127.0.0.1:5080)")
-	f.String("upstream", "", "`URL` of the registry behind the proxy, or embedded (default embedded)")
-	f.String("credentials", "", "how to sign in there, `MODE` auto, docker, basic, passthrough or anonymous (default auto)")
-	f.String("access", "", "how clients are let in, `MODE` none, htpasswd or passthrough (default none)")
-	f.String("attestations", "", "what becomes of attestations, `ACTION` store, strip or forward (default store)")
-	f.String("data", "", "keep all state in `DIR` (default ./sluice-data)")
-	f.String("log-level", "", "`LEVEL` debug, info, warn or error (default info)")
-	f.String("log-format", "", "`FORMAT` text or json (default text)")
+	f, d := cmd.Flags(), config.Default()
+	for _, x := range []struct{ name, usage, otherwise string }{
+		{"config", "read the configuration `FILE`", "none"},
+		{"listen", "`ADDRESS` for clients", d.Listen},
+		{"admin", "`ADDRESS` for health and metrics; \"\" for none", d.Admin},
+		{"upstream", "`URL` of the registry behind the proxy, or embedded", d.Upstreams[0].URL},
+		{"credentials", "how to sign in there, `MODE` auto, docker, basic, passthrough or anonymous", string(d.Upstreams[0].Credentials)},
+		{"access", "how clients are let in, `MODE` none, htpasswd or passthrough", string(d.Access.Mode)},
+		{"attestations", "what becomes of attestations, `ACTION` store, strip or forward", string(d.Attestations)},
+		{"data", "keep all state in `DIR`", d.Storage.Filesystem.RootDirectory},
+		{"log-level", "`LEVEL` debug, info, warn or error", defaultLogLevel},
+		{"log-format", "`FORMAT` text or json", defaultLogFormat},
+	} {
+		f.String(x.name, "", fmt.Sprintf("%s (%s, default %s)", x.usage, config.EnvironmentName(x.name), x.otherwise))
+	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return serve(cmd.Context(), cmd.Flags(), os.LookupEnv, cmd.ErrOrStderr())
 	}
@@ -56,7 +66,7 @@ SLUICE_UPSTREAM_PASSWORD or SLUICE_UPSTREAM_PASSWORD_FILE.`,
 }
 
 func serve(ctx context.Context, flags *pflag.FlagSet, env func(string) (string, bool), stderr io.Writer) error {
-	logger, err := newLogger(stderr, setting(flags, env, "log-level", "info"), setting(flags, env, "log-format", "text"))
+	logger, err := newLogger(stderr, setting(flags, env, "log-level", defaultLogLevel), setting(flags, env, "log-format", defaultLogFormat))
 	if err != nil {
 		return err
 	}
