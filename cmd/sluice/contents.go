@@ -34,7 +34,7 @@ type entryAttestation struct {
 
 // contents reads a document and the indexes below it.
 func (r *repository) contents(ctx context.Context, reference string) (*contents, error) {
-	doc, forwarded, err := r.document(ctx, reference)
+	doc, forwarded, err := r.orForwarded(ctx, reference)
 	if err != nil {
 		return nil, err
 	}
@@ -53,6 +53,16 @@ func (r *repository) contents(ctx context.Context, reference string) (*contents,
 		}
 	}
 	return c, nil
+}
+
+// orForwarded is document, or what was forwarded in its place, when Sluice has forgotten an
+// original: it has the same images.
+func (r *repository) orForwarded(ctx context.Context, reference string) (*ocidoc.Document, string, error) {
+	doc, forwarded, err := r.document(ctx, reference)
+	if notFound(err) && forwarded != reference && ocidoc.ValidDigest(forwarded) {
+		return r.document(ctx, forwarded)
+	}
+	return doc, forwarded, err
 }
 
 // walk collects contents. Each manifest is looked at once.
@@ -77,7 +87,7 @@ func (w *walk) index(ctx context.Context, doc *ocidoc.Document, forwarded string
 		w.seen[e.Digest] = true
 		switch ocidoc.KindOf(e.MediaType) {
 		case ocidoc.KindIndex:
-			inner, innerForwarded, err := w.document(ctx, e.Digest)
+			inner, innerForwarded, err := w.orForwarded(ctx, e.Digest)
 			if err != nil {
 				return err
 			}

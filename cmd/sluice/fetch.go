@@ -54,16 +54,17 @@ func (r *repository) manifest(ctx context.Context, reference string) (*ocidoc.Do
 }
 
 // document is manifest with the digest that the registry has in the document's place, if Sluice
-// says so.
+// says so. It may also say so of one that it no longer has.
 func (r *repository) document(ctx context.Context, reference string) (doc *ocidoc.Document, forwarded string, err error) {
 	fail := func(err error) (*ocidoc.Document, string, error) {
-		return nil, "", fmt.Errorf("manifest %s of %s: %w", reference, r.name, err)
+		return nil, forwarded, fmt.Errorf("manifest %s of %s: %w", reference, r.name, err)
 	}
 	resp, err := r.do(ctx, http.MethodGet, "manifests/"+reference, acceptManifests...)
 	if err != nil {
 		return fail(err)
 	}
 	defer resp.Body.Close()
+	forwarded = resp.Header.Get(forwardedHeader)
 	if err := transport.CheckError(resp, http.StatusOK); err != nil {
 		return fail(err)
 	}
@@ -80,7 +81,7 @@ func (r *repository) document(ctx context.Context, reference string) (doc *ocido
 	if err != nil {
 		return fail(err)
 	}
-	return doc, resp.Header.Get(forwardedHeader), nil
+	return doc, forwarded, nil
 }
 
 // blob copies a blob to w and checks its size and digest; w has seen the bytes when

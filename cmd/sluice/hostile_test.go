@@ -236,3 +236,18 @@ func TestPlainHTTPStaysOnThisMachine(t *testing.T) {
 		}
 	}
 }
+
+func TestAWebServerIsNoRegistry(t *testing.T) {
+	t.Setenv("DOCKER_CONFIG", t.TempDir())
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNotFound)
+		fmt.Fprint(w, "<html>\n<body>a page\n")
+	}))
+	defer server.Close()
+	var out, errs lines
+	code := execute(context.Background(), []string{"resolve", strings.TrimPrefix(server.URL, "http://") + "/app"}, &out, &errs)
+	want := "HTTP status 404, but no error of a registry: is this the address of one?\n"
+	if said := strings.Join(errs, ""); code != exitFailed || !strings.HasSuffix(said, want) || strings.Contains(said, "a page") {
+		t.Errorf("exit %d, %s", code, said)
+	}
+}

@@ -83,7 +83,16 @@ func openRepository(ctx context.Context, ref name.Reference, insecure bool, scop
 	agent := transport.NewUserAgent(encrypted{base, insecure}, "sluice/"+version())
 	rt, err := transport.NewWithContext(ctx, repo.Registry, auth, agent, []string{repo.Scope(scope)})
 	if err != nil {
-		return nil, fmt.Errorf("registry %s: %w", repo.RegistryStr(), err)
+		return nil, fmt.Errorf("registry %s: %w", repo.RegistryStr(), notARegistry(err))
 	}
 	return &repository{name: repo, client: &http.Client{Transport: rt}}, nil
+}
+
+// notARegistry says so, instead of repeating the page that a web server has answered with.
+func notARegistry(err error) error {
+	var e *transport.Error
+	if errors.As(err, &e) && len(e.Errors) == 0 && e.StatusCode >= 400 && e.StatusCode < 500 && e.Request != nil {
+		return fmt.Errorf("%s %s: HTTP status %d, but no error of a registry: is this the address of one?", e.Request.Method, e.Request.URL.Redacted(), e.StatusCode)
+	}
+	return err
 }
