@@ -27,7 +27,9 @@ const (
 // prove it until a layer can use them.
 //
 // Both are hints of this process: another replica asks upstream again (I10). A proof is only ever
-// made by a 2xx or 3xx of upstream to these very credentials: a 404 proves nothing (I9).
+// made by a 2xx of upstream to these very credentials, or by a redirect of a blob, as object stores
+// need it. A 404 proves nothing (I9), and neither does any other redirect: a front end may send
+// everybody elsewhere before it looks at credentials.
 type authority struct {
 	now    func() time.Time
 	flight singleflight.Group
@@ -60,7 +62,8 @@ func (ex *exchange) proofKey(push bool) proofKey {
 
 // learn takes the proof out of an upstream answer, if there is one in it.
 func (a *authority) learn(ex *exchange, q upstream.Request, status int) {
-	if status < 200 || status >= 400 || q.Repository != ex.upRepo {
+	redirectedBlob := status >= 300 && status < 400 && strings.HasPrefix(q.Path, "blobs/") && q.Method != http.MethodPost
+	if q.Repository != ex.upRepo || (status < 200 || status >= 300) && !redirectedBlob {
 		return
 	}
 	switch {
@@ -143,14 +146,14 @@ func (a *authority) lastUpload(ex *exchange) string {
 	return a.seen[ex.proofKey(true)]
 }
 
-// authorityFrom is nil for a yes, upstream's own words for a refusal, and a noAuthority for an
-// answer that proves nothing.
+// authorityFrom is nil when the answer has proven something, upstream's own words for a refusal,
+// and a noAuthority for an answer that proves nothing.
 func (ex *exchange) authorityFrom(resp *http.Response) error {
 	switch {
-	case resp.StatusCode >= 200 && resp.StatusCode < 400:
+	case ex.p.authority.proven(ex.proofKey(false)):
 		discard(resp)
 		return nil
-	case resp.StatusCode == http.StatusNotFound:
+	case resp.StatusCode < 400 || resp.StatusCode == http.StatusNotFound:
 		return &noAuthority{resp}
 	}
 	return &passed{resp}
@@ -200,6 +203,14 @@ func (ex *exchange) mayWrite() error {
 		}
 		return nil
 	}
+}
+
+// passthroughMayWrite is mayWrite where the client's own credentials decide.
+func (ex *exchange) passthroughMayWrite() error {
+	if !ex.up.Passthrough() {
+		return nil
+	}
+	return ex.mayWrite()
 }
 
 // offer puts an upload session where the next layer finds it. It is in this process only, and

@@ -32,7 +32,7 @@ func (ex *exchange) holdWhole(st *session.State, digest string, c *chunk) error 
 	if len(small) > heldInMemory {
 		rest := *st
 		rest.Offset = 0 // what earlier requests brought is part of body
-		return ex.holdParts(&rest, digest, io.MultiReader(bytes.NewReader(small), body))
+		return ex.holdParts(&rest, digest, io.MultiReader(bytes.NewReader(small), body), c.length)
 	}
 	if got := godigest.Digest(digest).Algorithm().FromBytes(small); got.String() != digest {
 		return wrongDigest(ex.repo, digest, got.String())
@@ -62,8 +62,17 @@ func (ex *exchange) tooLarge() error {
 }
 
 // holdParts keeps a large blob as one numbered part and checks its digest from there.
-func (ex *exchange) holdParts(st *session.State, digest string, body io.Reader) error {
-	if err := ex.writePart(st, body); err != nil {
+func (ex *exchange) holdParts(st *session.State, digest string, body io.Reader, length int64) error {
+	err := ex.writePart(st, body)
+	var u *unkept
+	if errors.As(err, &u) {
+		c, err := ex.instead(st, u, length)
+		if err != nil {
+			return err
+		}
+		return ex.streamLast(st, digest, c, false)
+	}
+	if err != nil {
 		return err
 	}
 	return ex.assemble(st, digest)
@@ -72,7 +81,8 @@ func (ex *exchange) holdParts(st *session.State, digest string, body io.Reader) 
 // writePart keeps one more part of a held upload.
 func (ex *exchange) writePart(st *session.State, body io.Reader) error {
 	left := int64(ex.p.cfg.MaxHeldBlob) - st.Offset
-	n, err := ex.p.quarantine.WritePart(ex.ctx(), st.Generation, ex.repo, st.ID, st.Parts, body, left)
+	counted := &countingReader{r: body}
+	n, err := ex.p.quarantine.WritePart(ex.ctx(), st.Generation, ex.repo, st.ID, st.Parts, counted, left)
 	switch {
 	case err == nil:
 	case errors.Is(err, quarantine.ErrTooLarge):
@@ -80,12 +90,61 @@ func (ex *exchange) writePart(st *session.State, body io.Reader) error {
 		return ex.tooLarge()
 	case ex.ctx().Err() != nil:
 		return ex.ctx().Err()
+	case ex.p.cfg.OnStorageError == config.StorageErrorStrip:
+		ex.p.storageTrouble(ex.log, "keep a part of an attestation blob", err)
+		if _, err := io.Copy(io.Discard, io.LimitReader(counted, left-counted.n+1)); err != nil {
+			return bodyError(ex, err)
+		}
+		if n = counted.n; n > left {
+			return ex.tooLarge()
+		}
+	case ex.p.cfg.OnStorageError == config.StorageErrorForward && st.Parts == 0 && counted.again() != nil:
+		return &unkept{body: counted.again(), cause: err}
 	default:
 		return transient(err, "attestation blob for repository %s could not be kept: the storage of sluice failed, see its log", ex.repo)
 	}
 	st.Offset += n
 	st.Parts++
 	return nil
+}
+
+// countingReader counts what was read before the storage failed, and remembers the beginning.
+type countingReader struct {
+	r    io.Reader
+	n    int64
+	head []byte
+}
+
+func (c *countingReader) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.n += int64(n)
+	if len(c.head) < heldInMemory {
+		c.head = append(c.head, b[:min(n, heldInMemory-len(c.head))]...)
+	}
+	return n, err
+}
+
+// again is the whole body once more, nil when more of it was read than is remembered.
+func (c *countingReader) again() io.Reader {
+	if c.n > int64(len(c.head)) {
+		return nil
+	}
+	return io.MultiReader(bytes.NewReader(c.head), c.r)
+}
+
+// unkept is a body that the storage did not take and that can still be sent upstream.
+type unkept struct {
+	body  io.Reader
+	cause error
+}
+
+func (u *unkept) Error() string { return u.cause.Error() }
+
+// instead streams upstream what the storage did not take (on_storage_error: forward).
+func (ex *exchange) instead(st *session.State, u *unkept, length int64) (*chunk, error) {
+	ex.p.storageTrouble(ex.log, "keep an attestation blob", u.cause)
+	st.Mode, st.Offset = session.Upstream, 0
+	return &chunk{rest: u.body, length: length}, ex.openFor(st)
 }
 
 func (ex *exchange) dropParts(st *session.State) {
@@ -101,6 +160,9 @@ func (ex *exchange) assemble(st *session.State, digest string) error {
 	case errors.Is(err, quarantine.ErrDigest):
 		ex.dropParts(st)
 		return refuse(http.StatusBadRequest, codeDigestInvalid, "%v", err)
+	case ex.p.cfg.OnStorageError == config.StorageErrorStrip && ex.ctx().Err() == nil:
+		ex.p.storageTrouble(ex.log, "keep attestation blob "+digest, err)
+		return ex.answerBlob(digest)
 	default:
 		return transient(err, "attestation blob %s for repository %s could not be kept: the storage of sluice failed, see its log", digest, ex.repo)
 	}
@@ -114,7 +176,16 @@ func (ex *exchange) holdChunk(st *session.State, c *chunk) error {
 		return err
 	}
 	if c.length != 0 {
-		if err := ex.writePart(st, c.all()); err != nil {
+		err := ex.writePart(st, c.all())
+		var u *unkept
+		if errors.As(err, &u) {
+			c, err := ex.instead(st, u, c.length)
+			if err != nil {
+				return err
+			}
+			return ex.streamChunk(st, c, false)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -128,7 +199,7 @@ func (ex *exchange) holdLast(st *session.State, digest string, c *chunk) error {
 		return err
 	}
 	if c.length != 0 {
-		return ex.holdParts(st, digest, c.all())
+		return ex.holdParts(st, digest, c.all(), c.length)
 	}
 	return ex.assemble(st, digest)
 }

@@ -8,6 +8,7 @@ import (
 
 	"sluice/filters"
 	"sluice/filters/ocidoc"
+	"sluice/proxy/config"
 	"sluice/proxy/quarantine"
 	"sluice/proxy/upstream"
 )
@@ -21,7 +22,11 @@ func (ex *exchange) putIndex(ref string, doc *ocidoc.Document, contentType strin
 	if fallback {
 		policy.Unwrap = filters.UnwrapNever // readers of the referrers tag schema expect an index
 	}
-	rw, err := ex.judge(doc, policy, 0)
+	rw, err := ex.judge(doc, policy)
+	if err != nil && ex.p.cfg.DryRun {
+		ex.log.Warn("dry run: would be refused", "reference", ref, "reason", err)
+		return ex.forward(ref, doc, contentType)
+	}
 	if err != nil {
 		return ex.cannotJudge(ref, doc, contentType, err)
 	}
@@ -62,7 +67,8 @@ type rewriting struct {
 	children  map[string]*ocidoc.Document
 	local     map[string]bool // children that only Sluice has
 	nested    []*rewriting    // inner indexes that change
-	forwarded string          // set once it is upstream
+	applied   bool
+	forwarded string // set once it is upstream
 	mediaType string
 	size      int64
 }
@@ -71,6 +77,10 @@ type rewriting struct {
 // anywhere (I1, I6, I7): inner indexes, what is kept here, what kept entries need, the document,
 // and last the alias.
 func (ex *exchange) apply(ref string, rw *rewriting) error {
+	if rw.applied {
+		return nil // listed twice
+	}
+	rw.applied = true
 	for _, inner := range rw.nested {
 		if err := ex.apply(inner.doc.Digest(), inner); err != nil {
 			return err
@@ -182,12 +192,24 @@ func (ex *exchange) recordAlias(ref, original string, rw *rewriting) error {
 	err := q.PutAlias(ex.ctx(), ex.repo, quarantine.Alias{
 		Original: original, OriginalMediaType: mediaTypeOf(rw.doc),
 		Forwarded: rw.forwarded, ForwardedMediaType: rw.mediaType, ForwardedSize: rw.size,
-		Action: rw.policy.Attestations, Unwrap: rw.policy.Unwrap, Rule: ex.rule.Name, At: ex.p.now().UTC(),
+		Action: rw.policy.Attestations, Unwrap: rw.policy.Unwrap, Rule: ex.rule.Name, Taken: rw.missingUpstream(), At: ex.p.now().UTC(),
 	})
 	if err != nil {
 		return &storageFailed{err}
 	}
 	return nil
+}
+
+// missingUpstream is what the original lists and a reader finds only here.
+func (rw *rewriting) missingUpstream() []string {
+	var digests []string
+	for _, t := range rw.plan.Taken {
+		digests = append(digests, t.Entry.Digest)
+	}
+	for _, inner := range rw.nested {
+		digests = append(digests, inner.doc.Digest())
+	}
+	return digests
 }
 
 // refuseMissing is the answer when an index lists what is nowhere.
@@ -202,7 +224,11 @@ func (ex *exchange) refuseMissing(err error) error {
 // cannotJudge is for children that cannot be read.
 func (ex *exchange) cannotJudge(ref string, doc *ocidoc.Document, contentType string, err error) error {
 	var s *storageFailed
-	if !errors.As(err, &s) {
+	if _, missing := asMissingChild(err); missing && ex.p.cfg.OnStorageError == config.StorageErrorStrip {
+		// A full disk takes no writes and says "not found" to reads: what is missing may be what was
+		// acknowledged without being kept.
+		s = &storageFailed{err}
+	} else if !errors.As(err, &s) {
 		return ex.refuseMissing(err)
 	}
 	return ex.cannotStore(ref, doc, contentType, s)

@@ -16,17 +16,39 @@ import (
 // maxNesting bounds indexes in indexes. Real ones have two levels (crane push --index).
 const maxNesting = 8
 
-// maxFetched bounds how many children of one index are read from upstream, since one request must
-// not cost upstream a hundred thousand. Real indexes list a few dozen.
-const maxFetched = 1000
+const (
+	// maxFetched bounds how many children of one push are read from upstream, since one request must
+	// not cost upstream a hundred thousand. Real indexes list a few dozen.
+	maxFetched = 1000
+	// maxChildren bounds the bytes of children that are held in memory for one push. An attestation
+	// manifest has about a thousand.
+	maxChildren = 32 << 20
+)
+
+// A judging is the work on one pushed index and everything in it.
+type judging struct {
+	ex     *exchange
+	policy filters.Policy
+	done   map[string]*rewriting // by digest: an index that is listed twice is judged once
+
+	mu      sync.Mutex
+	fetches int
+	bytes   int64
+}
 
 // judge gathers what the filters need to know about an index and asks them.
-func (ex *exchange) judge(doc *ocidoc.Document, policy filters.Policy, depth int) (*rewriting, error) {
+func (ex *exchange) judge(doc *ocidoc.Document, policy filters.Policy) (*rewriting, error) {
+	j := &judging{ex: ex, policy: policy, done: map[string]*rewriting{}}
+	return j.index(doc, 0)
+}
+
+func (j *judging) index(doc *ocidoc.Document, depth int) (*rewriting, error) {
+	ex := j.ex
 	if depth > maxNesting {
 		return nil, refuse(http.StatusBadRequest, codeManifestInvalid, "index for repository %s is nested more than %d deep", ex.repo, maxNesting)
 	}
-	rw := &rewriting{doc: doc, policy: policy, local: map[string]bool{}}
-	if err := ex.gather(rw); err != nil {
+	rw := &rewriting{doc: doc, policy: j.policy, local: map[string]bool{}}
+	if err := j.gather(rw); err != nil {
 		return nil, err
 	}
 	inner := map[string]filters.Inner{}
@@ -38,16 +60,20 @@ func (ex *exchange) judge(doc *ocidoc.Document, policy filters.Policy, depth int
 		if _, again := inner[e.Digest]; again {
 			continue
 		}
-		in, err := ex.judge(child, policy, depth+1)
-		if err != nil {
-			return nil, err
+		in := j.done[e.Digest]
+		if in == nil {
+			var err error
+			if in, err = j.index(child, depth+1); err != nil {
+				return nil, err
+			}
+			j.done[e.Digest] = in
 		}
 		if in.plan.Changed {
 			rw.nested = append(rw.nested, in)
 			inner[e.Digest] = in.willBe()
 		}
 	}
-	plan, err := filters.Rewrite(doc, rw.children, inner, policy)
+	plan, err := filters.Rewrite(doc, rw.children, inner, j.policy)
 	if errors.Is(err, filters.ErrMissingChild) {
 		return nil, refuse(http.StatusBadRequest, codeManifestBlobUnknown, "index %s for repository %s: %v", doc.Digest(), ex.repo, err).because(err)
 	}
@@ -56,6 +82,25 @@ func (ex *exchange) judge(doc *ocidoc.Document, policy filters.Policy, depth int
 	}
 	rw.plan = plan
 	return rw, nil
+}
+
+// mayFetch and mayHold are the bounds of one push.
+func (j *judging) mayFetch() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.fetches++; j.fetches > maxFetched {
+		return refuse(http.StatusBadRequest, codeManifestInvalid, "index for repository %s lists more than %d manifests that were not pushed here and do not say what they are", j.ex.repo, maxFetched)
+	}
+	return nil
+}
+
+func (j *judging) mayHold(doc *ocidoc.Document) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.bytes += int64(len(doc.Bytes)); j.bytes > maxChildren {
+		return refuse(http.StatusBadRequest, codeManifestInvalid, "manifests that the index for repository %s lists have more than %d bytes together", j.ex.repo, maxChildren)
+	}
+	return nil
 }
 
 // willBe is how an outer index refers to this one after the rewrite.
@@ -74,22 +119,13 @@ func (rw *rewriting) willBe() filters.Inner {
 
 // gather reads the children: what is held, whatever an entry says of it (buildah drops
 // annotations), and from upstream what an entry's looks do not settle.
-func (ex *exchange) gather(rw *rewriting) error {
+func (j *judging) gather(rw *rewriting) error {
 	rw.children = map[string]*ocidoc.Document{}
 	if !indexOfManifests(rw.doc) {
 		return nil
 	}
 	var mu sync.Mutex
-	fetches := 0
-	mayFetch := func() error {
-		mu.Lock()
-		defer mu.Unlock()
-		if fetches++; fetches > maxFetched {
-			return refuse(http.StatusBadRequest, codeManifestInvalid, "index for repository %s lists more than %d manifests that were not pushed here and do not say what they are", ex.repo, maxFetched)
-		}
-		return nil
-	}
-	g, ctx := errgroup.WithContext(ex.ctx())
+	g, ctx := errgroup.WithContext(j.ex.ctx())
 	g.SetLimit(lookups)
 	asked := map[string]bool{}
 	for _, e := range rw.doc.Manifests {
@@ -99,8 +135,11 @@ func (ex *exchange) gather(rw *rewriting) error {
 		asked[e.Digest] = true
 		needed := filters.NeedsChild(rw.doc, e)
 		g.Go(func() error {
-			child, local, err := ex.child(ctx, e, needed, mayFetch)
+			child, local, err := j.child(ctx, e, needed)
 			if err != nil || child == nil {
+				return err
+			}
+			if err := j.mayHold(child); err != nil {
 				return err
 			}
 			mu.Lock()
@@ -125,7 +164,8 @@ func indexOfManifests(doc *ocidoc.Document) bool {
 
 // child finds one child. Under storage trouble an entry that looks like an image is taken for one;
 // one that does not is needed, and on_storage_error decides.
-func (ex *exchange) child(ctx context.Context, e ocidoc.Descriptor, needed bool, mayFetch func() error) (doc *ocidoc.Document, local bool, err error) {
+func (j *judging) child(ctx context.Context, e ocidoc.Descriptor, needed bool) (doc *ocidoc.Document, local bool, err error) {
+	ex := j.ex
 	if err := ctx.Err(); err != nil {
 		return nil, false, err // a sibling failed
 	}
@@ -142,7 +182,7 @@ func (ex *exchange) child(ctx context.Context, e ocidoc.Descriptor, needed bool,
 	if !needed {
 		return nil, false, nil
 	}
-	if err := mayFetch(); err != nil {
+	if err := j.mayFetch(); err != nil {
 		return nil, false, err
 	}
 	doc, err = ex.fetchManifest(e.Digest)

@@ -95,6 +95,7 @@ func (p *Proxy) catalog(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var names []string
+	own := len(p.upstreams) > 1 || p.upstreams[0].prefix != "" // pages are made here, of all names
 	n, cursor := pageOf(r.URL.Query())
 	for _, u := range p.upstreams {
 		ex := &exchange{p: p, w: w, r: r, up: u.registry, id: id, log: p.log}
@@ -102,10 +103,10 @@ func (p *Proxy) catalog(w http.ResponseWriter, r *http.Request) {
 			ex.auth = r.Header.Get("Authorization")
 		}
 		query := r.URL.Query()
-		if len(p.upstreams) > 1 || u.prefix != "" {
+		if own {
 			query = url.Values{}
 		}
-		page, next, err := ex.catalogPage(query)
+		page, next, err := ex.catalogPage(query, own)
 		if err != nil {
 			ex.finish(err, 0)
 			return
@@ -116,13 +117,13 @@ func (p *Proxy) catalog(w http.ResponseWriter, r *http.Request) {
 				names = append(names, full)
 			}
 		}
-		if next != "" && len(p.upstreams) == 1 && u.prefix == "" {
+		if next != "" && !own {
 			if l := ex.relink(next); l != "" {
 				w.Header().Set("Link", l)
 			}
 		}
 	}
-	if len(p.upstreams) > 1 || p.upstreams[0].prefix != "" {
+	if own {
 		sort.Strings(names)
 		names = pageAfter(names, n, cursor, w)
 	}
@@ -155,9 +156,8 @@ func pageAfter(names []string, n int, last string, w http.ResponseWriter) []stri
 	return names
 }
 
-// catalogPage reads one page, or with an empty query all of them.
-func (ex *exchange) catalogPage(query url.Values) (names []string, next string, err error) {
-	all := len(query) == 0 && len(ex.p.upstreams) > 1
+// catalogPage reads one page, or all of them.
+func (ex *exchange) catalogPage(query url.Values, all bool) (names []string, next string, err error) {
 	for pages := 0; pages < 1000; pages++ {
 		resp, err := ex.up.Do(ex.ctx(), upstream.Request{Method: http.MethodGet, Path: "_catalog", Query: query, Authorization: ex.auth})
 		if err != nil {

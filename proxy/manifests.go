@@ -165,14 +165,36 @@ func (ex *exchange) original(digest string, aliases []quarantine.Alias) (*localD
 		if err != nil {
 			return nil, transient(err, "original document %s of repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)
 		}
-		if b == nil {
+		if b == nil || !ex.keepsTaken(a) {
 			return nil, refuse(http.StatusNotFound, codeManifestUnknown,
-				"%s was forwarded as %s and its own bytes are no longer kept (attestations: strip keeps them for retention): use %s@%s",
+				"%s was forwarded as %s and is no longer kept whole (its attestations were deleted, or retention is over): use %s@%s",
 				digest, a.Forwarded, ex.repo, a.Forwarded).with(forwardedHeader, a.Forwarded)
 		}
 		return &localDocument{mediaType: a.OriginalMediaType, bytes: b, forwarded: a.Forwarded}, nil
 	}
 	return nil, nil
+}
+
+// keepsTaken makes sure that everything which an original lists and upstream lacks is still here: a
+// reader that is shown the original fails when one of them is 404 (Docker 29, containerd 2.2), and a
+// client that is told that it exists does not send them again.
+func (ex *exchange) keepsTaken(a quarantine.Alias) bool {
+	for _, d := range a.Taken {
+		m, err := ex.findManifest(d)
+		if err != nil {
+			return false
+		}
+		if m == nil {
+			if b, err := ex.findOriginal(d); err != nil || b == nil {
+				return false
+			}
+			continue
+		}
+		if m.Kind == ocidoc.KindManifest && !ex.keepsWhole(d, m) {
+			return false
+		}
+	}
+	return true
 }
 
 // findOriginal reads the bytes that were received, from either place. nil is "gone".
@@ -284,7 +306,7 @@ func (ex *exchange) originalOf(tag, forwarded string) *localDocument {
 	for _, a := range aliases {
 		if a.Forwarded == forwarded && a.Action == filters.Store && a.Unwrap == ex.rule.Unwrap {
 			b, err := ex.findOriginal(original)
-			if err != nil || b == nil {
+			if err != nil || b == nil || !ex.keepsTaken(a) {
 				return nil
 			}
 			return &localDocument{mediaType: a.OriginalMediaType, bytes: b, forwarded: forwarded}

@@ -55,6 +55,14 @@ func (ex *exchange) passResponse(resp *http.Response) {
 		writeFailure(ex.w, f)
 		return
 	}
+	if resp.StatusCode >= 300 && resp.StatusCode < 400 && resp.StatusCode != http.StatusNotModified &&
+		ex.r.Method != http.MethodGet && ex.r.Method != http.MethodHead {
+		// A client that follows it would go around Sluice, with its index as it is (I2).
+		f := refuse(http.StatusBadGateway, codeUnavailable, "upstream redirects writes to %s: set upstreams[].url of sluice to it", redirectHost(resp))
+		ex.log.Error("upstream redirects a write", "reason", f.Message)
+		writeFailure(ex.w, f)
+		return
+	}
 	h := ex.w.Header()
 	copyHeader(h, resp.Header)
 	if ex.up.Passthrough() {
@@ -92,6 +100,19 @@ func (ex *exchange) refusedCredentials(resp *http.Response) *Failure {
 	return refuse(http.StatusForbidden, codeDenied,
 		"upstream refused the credentials that sluice sends for repository %s: check upstreams[].credentials of sluice, not your own login (upstream said: %s)",
 		ex.repo, clip(strings.TrimSpace(string(body))))
+}
+
+// redirectHost is where a redirect leads, without its path and query, which may hold secrets.
+func redirectHost(resp *http.Response) string {
+	l, err := resolveLocation(resp)
+	if err != nil {
+		return "another place"
+	}
+	u, err := url.Parse(l)
+	if err != nil {
+		return "another place"
+	}
+	return u.Scheme + "://" + u.Host
 }
 
 // resolveLocation makes a redirect absolute, so that it does not point back at Sluice.

@@ -14,6 +14,8 @@ import (
 
 	"sluice/filters"
 	"sluice/filters/ocidoc"
+	"sluice/proxy/config"
+	"sluice/proxy/quarantine"
 	"sluice/proxy/upstream"
 )
 
@@ -32,14 +34,22 @@ func (ex *exchange) putManifest() error {
 		return ex.forward(ref, &ocidoc.Document{Bytes: body, ContentType: contentType}, contentType)
 	}
 	doc, err := ocidoc.Parse(body, contentType)
+	if err != nil && ex.p.cfg.DryRun {
+		ex.log.Warn("dry run: would be refused", "reference", ref, "reason", err)
+		return ex.forward(ref, &ocidoc.Document{Bytes: body, ContentType: contentType}, contentType)
+	}
 	if err != nil {
 		return refuse(http.StatusBadRequest, codeManifestInvalid, "manifest %s for repository %s: %v", clip(ref), ex.repo, err)
 	}
-	if f := ex.checkSigned(ref, doc); f != nil {
-		return f
+	if err := ex.checkSigned(ref, doc); err != nil {
+		return err
 	}
 	switch {
 	case doc.Kind == ocidoc.KindIndex:
+		// What is held is judged, stored and told of only for who may push here (I9).
+		if err := ex.passthroughMayWrite(); err != nil {
+			return err
+		}
 		return ex.putIndex(ref, doc, contentType)
 	case filters.IsAttestation(doc) && digestRef(ref) && len(ex.tags["tag"]) == 0 && ex.peeks():
 		return ex.holdAttestation(doc, contentType)
@@ -93,7 +103,7 @@ func (ex *exchange) answerManifest(ref string, doc *ocidoc.Document) error {
 	h := ex.w.Header()
 	h.Set("Location", ex.here("manifests", digest))
 	h.Set("Docker-Content-Digest", digest)
-	if doc.Subject != nil {
+	if doc.Subject != nil && ex.action() != filters.Forward { // under forward only upstream's word counts
 		h.Set("OCI-Subject", doc.Subject.Digest)
 	}
 	h.Set("Content-Length", "0")
@@ -108,10 +118,29 @@ func (ex *exchange) forward(ref string, doc *ocidoc.Document, contentType string
 	if err := ex.putUpstream(ref, doc, contentType); err != nil {
 		return err
 	}
+	ex.forgetTag(ref, doc)
 	if !digestRef(ref) {
 		ex.log.Info("pushed", "reference", ref, "digest", doc.Digest(), "action", ex.action(), "rule", ex.rule.Name, "took", ex.p.now().Sub(start))
 	}
 	return ex.answerManifest(ref, doc)
+}
+
+// forgetTag ends what view: original shows under a tag when the forwarded document itself is pushed
+// there: it is what the client now wants to see.
+func (ex *exchange) forgetTag(ref string, doc *ocidoc.Document) {
+	if digestRef(ref) || ex.rule.View != config.ViewOriginal || ex.action() == filters.Forward {
+		return
+	}
+	_, err := ex.p.quarantine.TagOriginal(ex.ctx(), ex.repo, ref, doc.Digest())
+	if errors.Is(err, quarantine.ErrNotFound) {
+		return
+	}
+	if err == nil {
+		err = ex.p.quarantine.DeleteTag(ex.ctx(), ex.repo, ref)
+	}
+	if err != nil {
+		ex.p.storageTrouble(ex.log, "forget what was pushed under tag "+ref, err)
+	}
 }
 
 // putUpstream releases what doc refers to and puts it. Upstream's word that something is missing
@@ -241,10 +270,8 @@ func errorCodes(resp *http.Response) []string {
 // holdAttestation keeps an attestation manifest until an index says what it belongs to. One with a
 // subject says so itself, and is stored at once.
 func (ex *exchange) holdAttestation(doc *ocidoc.Document, contentType string) error {
-	if ex.up.Passthrough() {
-		if err := ex.mayWrite(); err != nil {
-			return err
-		}
+	if err := ex.passthroughMayWrite(); err != nil {
+		return err
 	}
 	digest := received(mux.Vars(ex.r)["reference"], doc)
 	if answered, err := ex.holdManifest(digest, doc, contentType); answered || err != nil {

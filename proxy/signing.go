@@ -11,7 +11,7 @@ import (
 
 // checkSigned stops a signature or referrer for a digest that nobody who pulls from upstream will
 // ever see: it would protect nothing, and verification by tag would fail (signed_originals).
-func (ex *exchange) checkSigned(ref string, doc *ocidoc.Document) *Failure {
+func (ex *exchange) checkSigned(ref string, doc *ocidoc.Document) error {
 	if ex.rule.SignedOriginals == config.SignedForward || !ex.peeks() {
 		return nil
 	}
@@ -29,6 +29,9 @@ func (ex *exchange) checkSigned(ref string, doc *ocidoc.Document) *Failure {
 	}
 	if len(aliases) == 0 || aliases[0].Forwarded == signed {
 		return nil
+	}
+	if err := ex.passthroughMayWrite(); err != nil {
+		return err // who may not push here is not told what a digest became (I9)
 	}
 	forwarded := aliases[0].Forwarded
 	if ex.rule.SignedOriginals == config.SignedWarn {

@@ -49,7 +49,7 @@ func (ex *exchange) cannotStore(ref string, doc *ocidoc.Document, contentType st
 	ex.p.storageTrouble(ex.log, "keep what was taken out of "+doc.Digest(), s.cause)
 	switch ex.p.cfg.OnStorageError {
 	case config.StorageErrorForward:
-		return ex.forward(ref, doc, contentType)
+		return ex.forwardWhole(ref, doc, contentType)
 	case config.StorageErrorStrip:
 		return ex.stripOnly(ref, doc)
 	}
@@ -61,20 +61,15 @@ func (ex *exchange) stripOnly(ref string, doc *ocidoc.Document) error {
 	policy := ex.policy()
 	policy.Attestations = filters.Strip
 	ex.standIns = true
-	rw, err := ex.judge(doc, policy, 0)
+	rw, err := ex.judge(doc, policy)
 	if err != nil {
 		return ex.refuseMissing(err)
 	}
 	if rw.plan.Empty {
 		return refuse(http.StatusBadRequest, codeManifestInvalid, "index %s for repository %s has nothing but attestations", doc.Digest(), ex.repo)
 	}
-	for _, inner := range rw.nested {
-		if inner.plan.Empty {
-			continue
-		}
-		if err := ex.putRewritten(inner.doc.Digest(), inner); err != nil {
-			return err
-		}
+	if err := ex.putNested(rw); err != nil {
+		return err
 	}
 	if err := ex.putRewritten(ref, rw); err != nil {
 		return err
@@ -82,6 +77,40 @@ func (ex *exchange) stripOnly(ref string, doc *ocidoc.Document) error {
 	ex.logPush("pushed without keeping attestations, since storage failed", ref, rw, 0)
 	ex.tellForwarded(received(ref, doc), rw.forwarded)
 	return ex.answerManifest(ref, doc)
+}
+
+// putNested puts the inner indexes of a rewriting, the innermost first.
+func (ex *exchange) putNested(rw *rewriting) error {
+	for _, inner := range rw.nested {
+		if inner.plan.Empty || inner.applied {
+			continue
+		}
+		inner.applied = true
+		if err := ex.putNested(inner); err != nil {
+			return err
+		}
+		if err := ex.putRewritten(inner.doc.Digest(), inner); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forwardWhole forwards an index with its attestations. Not every upstream looks whether the
+// children are there, so they go first, and one that nobody has any more is refused.
+func (ex *exchange) forwardWhole(ref string, doc *ocidoc.Document, contentType string) error {
+	if _, err := ex.releaseAll(doc); err != nil {
+		return err
+	}
+	for _, e := range doc.Manifests {
+		if !saysAttestation(e) {
+			continue
+		}
+		if _, err := ex.fetchManifest(e.Digest); err != nil {
+			return ex.refuseMissing(err)
+		}
+	}
+	return ex.forward(ref, doc, contentType)
 }
 
 // standIn is an attestation manifest that was acknowledged and not kept (on_storage_error: strip):

@@ -132,12 +132,17 @@ func (ex *exchange) patchUpload() error {
 	if st.Mode == session.Held {
 		return ex.holdChunk(&st, c)
 	}
+	return ex.streamChunk(&st, c, ranged)
+}
+
+// streamChunk sends one chunk to the upstream session.
+func (ex *exchange) streamChunk(st *session.State, c *chunk, ranged bool) error {
 	header := http.Header{"Content-Type": {"application/octet-stream"}}
 	if ranged && c.length > 0 {
 		header.Set("Content-Range", fmt.Sprintf("%d-%d", st.Offset, st.Offset+c.length-1))
 	}
 	if c.length == 0 && !ranged { // nothing to say to upstream
-		return ex.answerSession(http.StatusAccepted, &st)
+		return ex.answerSession(http.StatusAccepted, st)
 	}
 	resp, err := ex.do(upstream.Request{
 		Method: http.MethodPatch, Location: st.Location, Push: true, Header: header,
@@ -153,9 +158,9 @@ func (ex *exchange) patchUpload() error {
 	defer discard(resp)
 	// Counted here: the Range that ECR answers stays at the first chunk's end (roadmap#2831).
 	st.Offset += c.total()
-	ex.moveOn(&st, resp)
-	ex.p.progress.put(st)
-	return ex.answerSession(http.StatusAccepted, &st)
+	ex.moveOn(st, resp)
+	ex.p.progress.put(*st)
+	return ex.answerSession(http.StatusAccepted, st)
 }
 
 // putUpload takes the last chunk, or the whole blob, or nothing more, and closes the upload.
@@ -195,6 +200,11 @@ func (ex *exchange) complete(st *session.State, digest string) error {
 	if st.Mode == session.Held {
 		return ex.holdLast(st, digest, c)
 	}
+	return ex.streamLast(st, digest, c, ranged)
+}
+
+// streamLast sends the rest of a blob to the upstream session and closes it.
+func (ex *exchange) streamLast(st *session.State, digest string, c *chunk, ranged bool) error {
 	header := http.Header{"Content-Type": {"application/octet-stream"}}
 	if ranged && c.length > 0 {
 		header.Set("Content-Range", fmt.Sprintf("%d-%d", st.Offset, st.Offset+c.length-1))

@@ -55,6 +55,10 @@ func (ex *exchange) mount(digest string, q url.Values) error {
 		return f
 	}
 	query := url.Values{"mount": {digest}}
+	if from == "" && len(ex.p.cfg.Access.Permissions) > 0 && !ex.up.Passthrough() {
+		// With Sluice's own rights upstream might take it from a repository that this client may not read.
+		return ex.plainSession()
+	}
 	var source string
 	if from != "" {
 		u, name, ok := ex.p.upstreamFor(from)
@@ -195,18 +199,25 @@ func (ex *exchange) deleteUpload() error {
 	if err != nil {
 		return err
 	}
-	ex.p.progress.cancel(st)
-	if st.Mode == session.Undecided {
-		ex.abandon(&st)
-	}
 	switch st.Mode {
 	case session.Upstream:
-		return ex.pass(upstream.Request{Method: http.MethodDelete, Location: st.Location, Push: true})
+		resp, err := ex.do(upstream.Request{Method: http.MethodDelete, Location: st.Location, Push: true})
+		if err != nil {
+			return err
+		}
+		if resp.StatusCode < 300 {
+			ex.p.progress.cancel(st)
+		}
+		ex.passResponse(resp)
+		return nil
+	case session.Undecided:
+		ex.abandon(&st)
 	case session.Held:
 		if err := ex.p.quarantine.DropParts(ex.ctx(), st.Generation, ex.repo, st.ID); err != nil {
 			return transient(err, "upload to repository %s could not be cancelled", ex.repo)
 		}
 	}
+	ex.p.progress.cancel(st)
 	ex.w.Header().Set("Content-Length", "0")
 	ex.w.WriteHeader(http.StatusNoContent)
 	return nil
