@@ -112,51 +112,36 @@ func (a *authority) uploaded(ex *exchange, digest string) {
 	a.seen[ex.proofKey(true)] = digest
 }
 
-// errNoAuthority says that upstream did not agree, without saying what is held here.
-type noAuthority struct{ resp *http.Response }
-
-func (n *noAuthority) Error() string { return "upstream does not let these credentials do that" }
-
-// mayRead makes sure that a local answer tells this client nothing that upstream would not (I9).
-// It is a no-op where Sluice itself decides who may do what.
-func (ex *exchange) mayRead() error {
+// mayRead makes sure that a local answer tells this client nothing that upstream would not (I9). It
+// is always yes where Sluice itself decides who may do what. A no without an error is an answer of
+// upstream that proves nothing: what is held here is then "not here". An error is upstream's refusal.
+func (ex *exchange) mayRead() (bool, error) {
 	if !ex.up.Passthrough() || ex.p.authority.proven(ex.proofKey(false)) {
-		return nil
+		return true, nil
 	}
 	// Renewing authority: a read that succeeds if and only if the repository may be read.
 	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: "tags/list", Query: url.Values{"n": {"1"}}})
 	if err != nil {
-		return err
+		return false, err
 	}
-	if resp.StatusCode != http.StatusNotFound || ex.p.authority.lastUpload(ex) == "" {
-		return ex.authorityFrom(resp)
+	if last := ex.p.authority.lastUpload(ex); resp.StatusCode == http.StatusNotFound && last != "" {
+		// A repository with blobs and no manifest yet has no tags to list (distribution: NAME_UNKNOWN).
+		discard(resp)
+		if resp, err = ex.do(upstream.Request{Method: http.MethodHead, Path: blobPath(last)}); err != nil {
+			return false, err
+		}
+	}
+	if !ex.p.authority.proven(ex.proofKey(false)) && resp.StatusCode >= 400 && resp.StatusCode != http.StatusNotFound {
+		return false, &passed{resp}
 	}
 	discard(resp)
-	// A repository with blobs and no manifest yet has no tags to list (distribution: NAME_UNKNOWN).
-	resp, err = ex.do(upstream.Request{Method: http.MethodHead, Path: blobPath(ex.p.authority.lastUpload(ex))})
-	if err != nil {
-		return err
-	}
-	return ex.authorityFrom(resp)
+	return ex.p.authority.proven(ex.proofKey(false)), nil
 }
 
 func (a *authority) lastUpload(ex *exchange) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.seen[ex.proofKey(true)]
-}
-
-// authorityFrom is nil when the answer has proven something, upstream's own words for a refusal,
-// and a noAuthority for an answer that proves nothing.
-func (ex *exchange) authorityFrom(resp *http.Response) error {
-	switch {
-	case ex.p.authority.proven(ex.proofKey(false)):
-		discard(resp)
-		return nil
-	case resp.StatusCode < 400 || resp.StatusCode == http.StatusNotFound:
-		return &noAuthority{resp}
-	}
-	return &passed{resp}
 }
 
 // mayWrite proves that these credentials may push here, by an upload session that upstream opens

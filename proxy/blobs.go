@@ -131,12 +131,7 @@ func (ex *exchange) heldBlob(digest string) (*held, error) {
 	if h == nil {
 		return nil, nil
 	}
-	if err := ex.mayRead(); err != nil {
-		var no *noAuthority
-		if errors.As(err, &no) {
-			discard(no.resp)
-			return nil, nil
-		}
+	if may, err := ex.mayRead(); !may {
 		return nil, err
 	}
 	return h, nil

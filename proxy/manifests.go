@@ -118,12 +118,7 @@ func (ex *exchange) localManifest(digest string) (*localDocument, error) {
 		// An index without an alias is a push that was interrupted: "not here" makes the client finish it (I7).
 		return nil, nil
 	}
-	if err := ex.mayRead(); err != nil {
-		var no *noAuthority
-		if errors.As(err, &no) {
-			discard(no.resp)
-			return nil, nil
-		}
+	if may, err := ex.mayRead(); !may {
 		return nil, err
 	}
 	if ex.r.Method == http.MethodHead && !ex.keepsWhole(digest, m) {

@@ -115,12 +115,7 @@ func (ex *exchange) storedReferrers(digest string) ([]ocispec.Descriptor, error)
 	if len(records) == 0 {
 		return nil, nil
 	}
-	if err := ex.mayRead(); err != nil {
-		var no *noAuthority
-		if errors.As(err, &no) {
-			discard(no.resp)
-			return nil, nil
-		}
+	if may, err := ex.mayRead(); !may {
 		return nil, err
 	}
 	list := make([]ocispec.Descriptor, 0, len(records))
