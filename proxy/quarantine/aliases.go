@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/filters"
+	"sluice/proxy/internal/objects"
 )
 
 // Alias says that an original was forwarded as something else, and by which rule. It is a few hundred bytes and kept
@@ -22,18 +23,16 @@ type Alias struct {
 	Action             filters.Action `json:"action,omitempty"`
 	Unwrap             filters.Unwrap `json:"unwrap,omitempty"`
 	Rule               string         `json:"rule,omitempty"`
+	Taken              []string       `json:"taken,omitempty"` // what the original lists and upstream lacks: attestations, inner originals
 	At                 time.Time      `json:"at"`
 }
 
 func aliasFolder(repo, original string) (folder string, err error) {
-	if err := checkRepository(repo); err != nil {
+	tail, err := objects.Tail(repo, original)
+	if err != nil {
 		return "", err
 	}
-	algorithm, hex, err := splitDigest(original)
-	if err != nil {
-		return "", fmt.Errorf("%w in repository %s", err, repo)
-	}
-	return below(aliasRoot, repo, aliasKind, algorithm+"/"+hex), nil
+	return below(aliasRoot, repo, aliasKind, tail), nil
 }
 
 // PutAlias writes the record. It is the last write of a push (invariant I6): what it names can be read already. Of two
@@ -43,13 +42,12 @@ func (s *Store) PutAlias(ctx context.Context, repo string, a Alias) error {
 	if err != nil {
 		return err
 	}
-	algorithm, hex, err := splitDigest(a.Forwarded)
-	if err != nil {
+	if err := objects.CheckDigest(a.Forwarded); err != nil {
 		return fmt.Errorf("alias of %s in repository %s: %w", a.Original, repo, err)
 	}
 	b, err := json.Marshal(a)
 	if err == nil {
-		err = s.storage.put(ctx, folder+"/"+leaf(algorithm, hex), b)
+		err = s.storage.Put(ctx, folder+"/"+objects.Leaf(a.Forwarded), b)
 	}
 	if err != nil {
 		return fmt.Errorf("write the alias of %s to %s in repository %s: %w", a.Original, a.Forwarded, repo, err)
@@ -64,18 +62,18 @@ func (s *Store) Aliases(ctx context.Context, repo, original string) ([]Alias, er
 	if err != nil {
 		return nil, err
 	}
-	names, err := s.storage.list(ctx, folder)
+	names, err := s.storage.List(ctx, folder)
 	if err != nil {
 		return nil, fmt.Errorf("list the aliases of %s in repository %s: %w", original, repo, err)
 	}
 	var found []Alias
 	for _, name := range names {
-		forwarded, ok := digestOfLeaf(name)
+		forwarded, ok := objects.DigestOfLeaf(name)
 		if !ok {
 			continue
 		}
-		b, err := s.storage.get(ctx, folder+"/"+name)
-		if absent(err) {
+		b, err := s.storage.Get(ctx, folder+"/"+name)
+		if objects.Absent(err) {
 			continue // deleted since it was listed
 		}
 		if err != nil {
@@ -86,7 +84,7 @@ func (s *Store) Aliases(ctx context.Context, repo, original string) ([]Alias, er
 			return nil, malformed(folder+"/"+name, err)
 		}
 		if a.Original != original || a.Forwarded != forwarded {
-			return nil, malformed(folder+"/"+name, fmt.Errorf("it is about %q and %q", shortened(a.Original), shortened(a.Forwarded)))
+			return nil, malformed(folder+"/"+name, fmt.Errorf("it is about %q and %q", objects.Shortened(a.Original), objects.Shortened(a.Forwarded)))
 		}
 		found = append(found, a)
 	}
@@ -102,7 +100,7 @@ func (s *Store) DeleteAliases(ctx context.Context, repo, original string) error 
 	if err != nil {
 		return err
 	}
-	if err := s.storage.remove(ctx, folder); err != nil {
+	if err := s.storage.Remove(ctx, folder); err != nil {
 		return fmt.Errorf("delete the aliases of %s in repository %s: %w", original, repo, err)
 	}
 	return nil

@@ -10,17 +10,21 @@ import (
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/google/go-cmp/cmp"
+
+	"sluice/proxy/internal/objects/objectstest"
 )
 
 func TestAliasesAreListedNewestFirstAndThenByDigest(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		c := newClock()
 		s := newStore(t, d, c)
 		at := time.Date(2026, 11, 20, 12, 0, 0, 123456789, time.UTC)
 		original := sha([]byte("original"))
 		alias := func(forwarded string, at time.Time) Alias {
-			return Alias{Original: original, OriginalMediaType: "x/index", Forwarded: forwarded, ForwardedMediaType: "x/manifest",
-				ForwardedSize: 480, Action: "store", Unwrap: "auto", Rule: "team/**", At: at}
+			return Alias{
+				Original: original, OriginalMediaType: "x/index", Forwarded: forwarded, ForwardedMediaType: "x/manifest",
+				ForwardedSize: 480, Action: "store", Unwrap: "auto", Rule: "team/**", At: at,
+			}
 		}
 		same := []string{"sha256:" + strings.Repeat("1", 64), "sha256:" + strings.Repeat("2", 64), "sha512:" + strings.Repeat("0", 128)}
 		newest := alias("sha256:"+strings.Repeat("f", 64), at.Add(time.Nanosecond))
@@ -59,14 +63,16 @@ func TestAliasesAreListedNewestFirstAndThenByDigest(t *testing.T) {
 }
 
 func TestAMalformedRecordIsAnErrorThatNamesItsPath(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(t, d, newClock())
 		a, b := sha([]byte("a")), sha([]byte("b"))
 		must(t, s.PutAlias(t.Context(), "app", Alias{Original: a, Forwarded: b}))
 		must(t, s.PutTag(t.Context(), "app", "v1", b, a))
-		for _, p := range allPaths(t, d, "/aliases") {
-			for _, damage := range []string{"", "{", "null", "[]", `{"original":1}`, `{"original":"x","forwarded":"y"}`,
-				`{"tag":"v1","original":"../../x","forwarded":"` + b + `"}`} {
+		for _, p := range objectstest.Paths(t, d, "/aliases") {
+			for _, damage := range []string{
+				"", "{", "null", "[]", `{"original":1}`, `{"original":"x","forwarded":"y"}`,
+				`{"tag":"v1","original":"../../x","forwarded":"` + b + `"}`,
+			} {
 				must(t, d.PutContent(t.Context(), p, []byte(damage)))
 				var err error
 				if strings.Contains(p, "_tags") {
@@ -86,13 +92,13 @@ func TestAMalformedRecordIsAnErrorThatNamesItsPath(t *testing.T) {
 }
 
 func TestWhatADriverLeftBehindIsNoRecord(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(t, d, newClock())
 		a, b := sha([]byte("a")), sha([]byte("b"))
 		must(t, s.PutAlias(t.Context(), "app", Alias{Original: a, Forwarded: b}))
 		_, err := s.SealKey(t.Context())
 		must(t, err)
-		for _, p := range append(allPaths(t, d, "/aliases"), allPaths(t, d, "/keys")...) {
+		for _, p := range append(objectstest.Paths(t, d, "/aliases"), objectstest.Paths(t, d, "/keys")...) {
 			must(t, d.PutContent(t.Context(), p+".01a1fa84-f3ab-735f-9bfb-260e731f0fe2.tmp", []byte("half")))
 		}
 		if got, err := s.Aliases(t.Context(), "app", a); err != nil || len(got) != 1 {
@@ -105,7 +111,7 @@ func TestWhatADriverLeftBehindIsNoRecord(t *testing.T) {
 }
 
 func TestATagRemembersTheLastOriginalOfWhatUpstreamHas(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(t, d, newClock())
 		f1, f2, o1, o2 := sha([]byte("f1")), sha512d([]byte("f2")), sha([]byte("o1")), sha([]byte("o2"))
 		must(t, s.PutTag(t.Context(), "app", "v1", f1, o2))
@@ -131,7 +137,7 @@ func TestATagRemembersTheLastOriginalOfWhatUpstreamHas(t *testing.T) {
 }
 
 func TestReplicasThatStartTogetherEndUpWithOneKey(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		c := newClock()
 		var mu sync.Mutex
 		var got [][]byte
@@ -164,11 +170,11 @@ func TestReplicasThatStartTogetherEndUpWithOneKey(t *testing.T) {
 }
 
 func TestADamagedKeyIsAnErrorThatNamesItsPath(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(t, d, newClock())
 		_, err := s.SealKey(t.Context())
 		must(t, err)
-		p := allPaths(t, d, "/keys")[0]
+		p := objectstest.Paths(t, d, "/keys")[0]
 		must(t, d.PutContent(t.Context(), p, []byte("short secret")))
 		if _, err := s.SealKey(t.Context()); err == nil || !strings.Contains(err.Error(), p) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("got %v", err)
@@ -177,7 +183,7 @@ func TestADamagedKeyIsAnErrorThatNamesItsPath(t *testing.T) {
 }
 
 func TestTheFormatIsMarkedAndANewerOneRefused(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		newStore(t, d, newClock())
 		if b, err := d.GetContent(t.Context(), "/format"); err != nil || string(b) != "sluice 1\n" {
 			t.Fatalf("the mark is %q, %v", b, err)

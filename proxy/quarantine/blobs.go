@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"sluice/proxy/internal/objects"
 )
 
 // PutBlob holds a blob whose digest the caller has checked.
@@ -22,18 +24,17 @@ func (s *Store) PutBlob(ctx context.Context, repo, digest string, content []byte
 
 func (s *Store) putBlob(ctx context.Context, o object, content []byte) error {
 	generation := s.Generation()
-	if len(content) < small {
-		return s.storage.put(ctx, o.in(generation), content)
+	if s.storage.IsSmall(int64(len(content))) {
+		return s.storage.Put(ctx, o.in(generation), content)
 	}
-	size, err := s.storage.size(ctx, o.in(generation))
+	size, err := s.storage.Size(ctx, o.in(generation))
 	if err == nil && size == int64(len(content)) {
 		return nil
 	}
-	if err != nil && !absent(err) {
+	if err != nil && !objects.Absent(err) {
 		return err
 	}
-	_, err = s.storage.save(ctx, o.in(generation), stagingPath(generation, o.repo), bytes.NewReader(content),
-		func() error { return nil })
+	_, err = s.storage.Save(ctx, o.in(generation), stagingPath(generation, o.repo), bytes.NewReader(content), nil)
 	return err
 }
 
@@ -44,13 +45,13 @@ func (s *Store) OpenBlob(ctx context.Context, repo, digest string, offset int64)
 		return nil, 0, err
 	}
 	_, _, err = s.search(ctx, o, func(path string) (err error) {
-		if size, err = s.storage.size(ctx, path); err != nil {
+		if size, err = s.storage.Size(ctx, path); err != nil {
 			return err
 		}
 		if offset < 0 || offset > size {
 			return fmt.Errorf("%w offset %d, there are %d bytes", ErrInvalid, offset, size)
 		}
-		rc, err = s.storage.open(ctx, path, size, offset)
+		rc, err = s.storage.Open(ctx, path, size, offset)
 		return err
 	})
 	if err != nil {
@@ -66,7 +67,7 @@ func (s *Store) StatBlob(ctx context.Context, repo, digest string) (size int64, 
 		return 0, err
 	}
 	generation, dying, err := s.search(ctx, o, func(path string) (err error) {
-		size, err = s.storage.size(ctx, path)
+		size, err = s.storage.Size(ctx, path)
 		return err
 	})
 	if err == nil && dying {
@@ -81,18 +82,16 @@ func (s *Store) StatBlob(ctx context.Context, repo, digest string) (size int64, 
 // copyBlob copies from one generation into another. A blob that was swept meanwhile or that is damaged is not found:
 // the client then sends it.
 func (s *Store) copyBlob(ctx context.Context, o object, from, to string) (int64, error) {
-	size, err := s.storage.size(ctx, o.in(from))
+	size, err := s.storage.Size(ctx, o.in(from))
 	if err == nil {
 		var rc io.ReadCloser
-		if rc, err = s.storage.open(ctx, o.in(from), size, 0); err == nil {
+		if rc, err = s.storage.Open(ctx, o.in(from), size, 0); err == nil {
 			defer rc.Close()
-			h := newHash(o.digest)
-			size, err = s.storage.save(ctx, o.in(to), stagingPath(to, o.repo), io.TeeReader(rc, h),
-				func() error { return checkSum(h, o.digest) })
+			size, err = s.storage.Copy(ctx, o.in(to), stagingPath(to, o.repo), rc, o.digest)
 		}
 	}
-	if absent(err) || errors.Is(err, ErrDigest) {
-		return 0, fmt.Errorf("%w any more: %v", ErrNotFound, err)
+	if objects.Absent(err) || errors.Is(err, ErrDigest) {
+		return 0, fmt.Errorf("%w any more: %s", ErrNotFound, err.Error())
 	}
 	return size, err
 }
@@ -103,11 +102,11 @@ func (s *Store) bring(ctx context.Context, repo, digest, generation string) erro
 	if err != nil {
 		return err
 	}
-	if _, err := s.storage.size(ctx, o.in(generation)); !absent(err) {
+	if _, err := s.storage.Size(ctx, o.in(generation)); !objects.Absent(err) {
 		return err
 	}
 	from, _, err := s.search(ctx, o, func(path string) error {
-		_, err := s.storage.size(ctx, path)
+		_, err := s.storage.Size(ctx, path)
 		return err
 	})
 	if err == nil && from != generation {

@@ -11,10 +11,12 @@ import (
 	"testing"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+
+	"sluice/proxy/internal/objects/objectstest"
 )
 
 func TestABlobIsReadAsItWasPut(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(t, d, newClock())
 		for name, size := range map[string]int{
 			"empty": 0, "tiny": 1, "just below what is kept in memory": small - 1, "exactly that": small, "larger": 3*small + 17,
@@ -50,7 +52,7 @@ func TestABlobIsReadAsItWasPut(t *testing.T) {
 }
 
 func TestWhatIsNotHeldIsNotFoundAndTheErrorSaysWhatWhere(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(t, d, newClock())
 		b := []byte("held in another repository")
 		must(t, s.PutBlob(t.Context(), "team/app", sha(b), b))
@@ -80,7 +82,7 @@ func TestWhatIsNotHeldIsNotFoundAndTheErrorSaysWhatWhere(t *testing.T) {
 }
 
 func TestPartsBecomeABlob(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		c := newClock()
 		s := newStore(t, d, c)
 		for name, sizes := range map[string][]int{
@@ -111,7 +113,7 @@ func TestPartsBecomeABlob(t *testing.T) {
 				}
 			})
 		}
-		for _, p := range allPaths(t, d, "/quarantine") {
+		for _, p := range objectstest.Paths(t, d, "/quarantine") {
 			if strings.Contains(p, "_parts") || strings.Contains(p, "_staging") {
 				t.Errorf("%s was left", p)
 			}
@@ -120,7 +122,7 @@ func TestPartsBecomeABlob(t *testing.T) {
 }
 
 func TestAnUploadThatBeganYesterdayEndsToday(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		c := newClock()
 		s := newStore(t, d, c)
 		began := s.Generation()
@@ -133,14 +135,14 @@ func TestAnUploadThatBeganYesterdayEndsToday(t *testing.T) {
 		if _, err := s.Assemble(t.Context(), began, "app", "id", 2, sha(b)); err != nil {
 			t.Fatal(err)
 		}
-		if got := allPaths(t, d, "/quarantine/"+s.Generation()); len(got) != 1 {
+		if got := objectstest.Paths(t, d, "/quarantine/"+s.Generation()); len(got) != 1 {
 			t.Errorf("today's generation holds %v, want the blob", got)
 		}
 	})
 }
 
 func TestContentWithAnotherDigestIsRefusedAndCanBeSentAgain(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(t, d, newClock())
 		for name, size := range map[string]int{"small": 100, "large": 2 * small} {
 			t.Run(name, func(t *testing.T) {
@@ -167,7 +169,7 @@ func TestContentWithAnotherDigestIsRefusedAndCanBeSentAgain(t *testing.T) {
 }
 
 func TestAPartMayHaveAsManyBytesAsAllowedAndNotOneMore(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(t, d, newClock())
 		for _, max := range []int64{0, 10, small - 1, small, small + 1, 3 * small} {
 			b := content("x", int(max)+1)
@@ -179,7 +181,7 @@ func TestAPartMayHaveAsManyBytesAsAllowedAndNotOneMore(t *testing.T) {
 			if !errors.Is(err, ErrTooLarge) || errors.Is(err, ErrStorage) {
 				t.Errorf("%d of %d bytes: got %v, want ErrTooLarge", max+1, max, err)
 			}
-			if left := allPaths(t, d, "/quarantine"); len(left) > 0 {
+			if left := objectstest.Paths(t, d, "/quarantine"); len(left) > 0 {
 				t.Errorf("after %d of %d bytes there is %v", max+1, max, left)
 			}
 		}
@@ -201,14 +203,14 @@ func (r *brokenReader) Read(p []byte) (int, error) {
 }
 
 func TestAClientThatHangsUpIsNoFailureOfTheStorageAndLeavesNothing(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(t, d, newClock())
 		for _, n := range []int{0, 100, 3 * small} {
 			_, err := s.WritePart(t.Context(), s.Generation(), "app", "id", 0, &brokenReader{n}, 1<<30)
 			if !errors.Is(err, errHungUp) || errors.Is(err, ErrStorage) {
 				t.Errorf("after %d bytes: got %v", n, err)
 			}
-			if left := allPaths(t, d, "/quarantine"); len(left) > 0 {
+			if left := objectstest.Paths(t, d, "/quarantine"); len(left) > 0 {
 				t.Errorf("after %d bytes there is %v", n, left)
 			}
 		}
@@ -216,7 +218,7 @@ func TestAClientThatHangsUpIsNoFailureOfTheStorageAndLeavesNothing(t *testing.T)
 }
 
 func TestManyAtOnceWriteAssembleAndReadTheSame(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(t, d, newClock())
 		for _, size := range []int{1000, 2 * small} {
 			b := content("shared", size)
@@ -254,7 +256,8 @@ func TestManyAtOnceWriteAssembleAndReadTheSame(t *testing.T) {
 }
 
 func TestLargeBlobsNeedLittleMemory(t *testing.T) {
-	s := newStore(t, newFilesystem(t), newClock())
+	s := newStore(t, objectstest.Filesystem(t), newClock())
+	s.storage.Small = 0
 	const size = 64 << 20
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -277,7 +280,7 @@ type zeros struct{}
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func TestACancelledContextIsNoFailureOfTheStorage(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(t, d, newClock())
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+
+	"sluice/proxy/internal/objects"
 )
 
 // Manifest is a document as it was received. Its media type is the request's Content-Type, and nowhere in the bytes
@@ -59,17 +61,15 @@ func (s *Store) putDocument(ctx context.Context, repo string, k kind, digest str
 	if err != nil {
 		return err
 	}
-	if len(m.MediaType) > 255 || strings.ContainsFunc(m.MediaType, func(r rune) bool { return r < ' ' }) {
-		return fmt.Errorf("hold %s: %w media type %q", o, ErrInvalid, shortened(m.MediaType))
+	if err := objects.CheckMediaType(m.MediaType); err != nil {
+		return fmt.Errorf("hold %s: %w", o, err)
 	}
 	for _, b := range m.Blobs {
-		if _, _, err := splitDigest(b); err != nil {
+		if err := objects.CheckDigest(b); err != nil {
 			return fmt.Errorf("hold %s: its blob: %w", o, err)
 		}
 	}
-	h := newHash(digest)
-	h.Write(m.Bytes)
-	if err := checkSum(h, digest); err != nil {
+	if err := objects.CheckBytes(m.Bytes, digest); err != nil {
 		return fmt.Errorf("hold %s: %w", o, err)
 	}
 	if err := s.writeDocument(ctx, o, m); err != nil {
@@ -86,7 +86,7 @@ func (s *Store) writeDocument(ctx context.Context, o object, m Manifest) error {
 			return fmt.Errorf("its blob %s: %w", b, err)
 		}
 	}
-	return s.storage.put(ctx, o.in(generation), packDocument(m))
+	return s.storage.Put(ctx, o.in(generation), packDocument(m))
 }
 
 func (s *Store) document(ctx context.Context, repo string, k kind, digest string, stay bool) (m Manifest, err error) {
@@ -95,7 +95,7 @@ func (s *Store) document(ctx context.Context, repo string, k kind, digest string
 		return Manifest{}, err
 	}
 	_, dying, err := s.search(ctx, o, func(path string) error {
-		packed, err := s.storage.get(ctx, path)
+		packed, err := s.storage.Get(ctx, path)
 		if err == nil {
 			m, err = unpackDocument(packed, digest)
 		}
@@ -127,10 +127,8 @@ func unpackDocument(b []byte, digest string) (Manifest, error) {
 	if !ok {
 		return Manifest{}, fmt.Errorf("%w: it has no media type", errDamaged)
 	}
-	h := newHash(digest)
-	h.Write(content)
-	if err := checkSum(h, digest); err != nil {
-		return Manifest{}, fmt.Errorf("%w: %v", errDamaged, err)
+	if err := objects.CheckBytes(content, digest); err != nil {
+		return Manifest{}, fmt.Errorf("%w: %s", errDamaged, err.Error())
 	}
 	m := Manifest{Bytes: content}
 	mediaType, blobs, some := strings.Cut(string(line), "\t")

@@ -8,17 +8,19 @@ import (
 	"testing"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+
+	"sluice/proxy/internal/objects/objectstest"
 )
 
 func TestADocumentKeepsItsBytesAndItsMediaType(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(t, d, newClock())
 		for name, want := range map[string]Manifest{
 			"an index":                {MediaType: "application/vnd.oci.image.index.v1+json", Bytes: []byte(`{"schemaVersion":2}`)},
 			"no media type":           {Bytes: []byte("{}")},
 			"line feeds at both ends": {MediaType: "x/y", Bytes: []byte("\n\t{}\r\n\n")},
 			"nothing":                 {MediaType: "x/y", Bytes: []byte{}},
-			"4 MiB":                   {MediaType: "x/y", Bytes: content("x", 4<<20)},
+			"4 MiB":                   {MediaType: "x/y", Bytes: bytes.Repeat([]byte("x"), 4<<20)},
 			"with blobs":              {MediaType: "x/y", Bytes: []byte("b"), Blobs: []string{sha([]byte("1")), sha512d([]byte("2"))}},
 		} {
 			t.Run(name, func(t *testing.T) {
@@ -46,7 +48,7 @@ func TestADocumentKeepsItsBytesAndItsMediaType(t *testing.T) {
 }
 
 func TestADocumentIsRefusedUnderAnotherDigest(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(t, d, newClock())
 		err := s.PutManifest(t.Context(), "app", sha([]byte("a")), Manifest{Bytes: []byte("b")})
 		if !errors.Is(err, ErrDigest) || !strings.Contains(err.Error(), sha([]byte("a"))) || !strings.Contains(err.Error(), sha([]byte("b"))) {
@@ -56,7 +58,7 @@ func TestADocumentIsRefusedUnderAnotherDigest(t *testing.T) {
 }
 
 func TestADamagedDocumentIsNotFoundUntilItIsSentAgain(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		c := newClock()
 		s := newStore(t, d, c)
 		m := Manifest{MediaType: "x/y", Bytes: []byte("whole")}

@@ -5,115 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"slices"
-	"sync"
 	"testing"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+	"github.com/google/go-cmp/cmp"
+
+	"sluice/proxy/internal/objects"
+	"sluice/proxy/internal/objects/objectstest"
+	"sluice/proxy/proxytest"
 )
-
-var errInjected = errors.New("injected")
-
-type failure int
-
-const (
-	failBefore failure = iota // the call has no effect
-	failAfter                 // it has its effect and the answer is lost
-	failOn                    // it has no effect and neither has any later one: the process has died
-)
-
-func (f failure) String() string { return [...]string{"refused", "answer lost", "dead"}[f] }
-
-// failing is a driver whose nth call fails, from 1.
-type failing struct {
-	storagedriver.StorageDriver
-	mu    sync.Mutex
-	calls int
-	nth   int
-	how   failure
-}
-
-func (f *failing) call(do func() error) error {
-	f.mu.Lock()
-	f.calls++
-	n := f.calls
-	f.mu.Unlock()
-	if n < f.nth || n > f.nth && f.how != failOn {
-		return do()
-	}
-	if f.how == failAfter {
-		_ = do()
-	}
-	return errInjected
-}
-
-func (f *failing) fired() bool { return f.calls >= f.nth }
-
-func (f *failing) GetContent(ctx context.Context, p string) (b []byte, err error) {
-	err = f.call(func() error { b, err = f.StorageDriver.GetContent(ctx, p); return err })
-	return b, err
-}
-
-func (f *failing) PutContent(ctx context.Context, p string, b []byte) error {
-	return f.call(func() error { return f.StorageDriver.PutContent(ctx, p, b) })
-}
-
-func (f *failing) Reader(ctx context.Context, p string, offset int64) (rc io.ReadCloser, err error) {
-	err = f.call(func() error { rc, err = f.StorageDriver.Reader(ctx, p, offset); return err })
-	return rc, err
-}
-
-func (f *failing) Stat(ctx context.Context, p string) (fi storagedriver.FileInfo, err error) {
-	err = f.call(func() error { fi, err = f.StorageDriver.Stat(ctx, p); return err })
-	return fi, err
-}
-
-func (f *failing) List(ctx context.Context, p string) (l []string, err error) {
-	err = f.call(func() error { l, err = f.StorageDriver.List(ctx, p); return err })
-	return l, err
-}
-
-func (f *failing) Move(ctx context.Context, from, to string) error {
-	return f.call(func() error { return f.StorageDriver.Move(ctx, from, to) })
-}
-
-func (f *failing) Delete(ctx context.Context, p string) error {
-	return f.call(func() error { return f.StorageDriver.Delete(ctx, p) })
-}
-
-func (f *failing) Walk(ctx context.Context, p string, fn storagedriver.WalkFn, o ...func(*storagedriver.WalkOptions)) error {
-	return storagedriver.WalkFallback(ctx, f, p, fn, o...)
-}
-
-func (f *failing) Writer(ctx context.Context, p string, appending bool) (w storagedriver.FileWriter, err error) {
-	err = f.call(func() error { w, err = f.StorageDriver.Writer(ctx, p, appending); return err })
-	if err != nil {
-		if w != nil {
-			_ = w.Close()
-		}
-		return nil, err
-	}
-	return &failingWriter{w, f}, nil
-}
-
-type failingWriter struct {
-	storagedriver.FileWriter
-	f *failing
-}
-
-func (w *failingWriter) Write(p []byte) (n int, err error) {
-	err = w.f.call(func() error { n, err = w.FileWriter.Write(p); return err })
-	return n, err
-}
-
-func (w *failingWriter) Commit(ctx context.Context) error {
-	return w.f.call(func() error { return w.FileWriter.Commit(ctx) })
-}
-
-func (w *failingWriter) Close() error {
-	return w.f.call(func() error { return w.FileWriter.Close() })
-}
 
 // operation is one call on a storage that was prepared, and what must hold when it has succeeded.
 type operation struct {
@@ -171,6 +71,11 @@ func operations(t *testing.T) []operation {
 			}
 		}
 	}
+	nothingHeld := func(t *testing.T, _ *Store, d storagedriver.StorageDriver) {
+		if left := objectstest.Paths(t, d, "/quarantine"); len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+	}
 	written := func(parts ...[]byte) func(*Store, *clock) {
 		return func(s *Store, _ *clock) { writeParts(t, s, generation, "app", "id", parts...) }
 	}
@@ -208,81 +113,103 @@ func operations(t *testing.T) []operation {
 			return assemble(1, sha(large))(ctx, s)
 		}, heldToday(sha(large))},
 		{"Assemble of several parts", written(large[:10], large[10:small], large[small:]), assemble(3, sha(large)), heldToday(sha(large))},
-		{"DropParts", written(tiny, large), func(ctx context.Context, s *Store) error { return s.DropParts(ctx, generation, "app", "id") },
-			func(t *testing.T, _ *Store, d storagedriver.StorageDriver) {
-				if left := allPaths(t, d, "/quarantine"); len(left) > 0 {
-					t.Errorf("left: %v", left)
-				}
-			}},
-		{"PutManifest with old blobs", old(tiny, large),
-			func(ctx context.Context, s *Store) error { return s.PutManifest(ctx, "app", sha(doc.Bytes), doc) }, docToday(manifestKind)},
-		{"StatManifest that copies", oldDocs,
+		{
+			"DropParts", written(tiny, large), func(ctx context.Context, s *Store) error { return s.DropParts(ctx, generation, "app", "id") },
+			nothingHeld,
+		},
+		{
+			"PutManifest with old blobs", old(tiny, large),
+			func(ctx context.Context, s *Store) error { return s.PutManifest(ctx, "app", sha(doc.Bytes), doc) }, docToday(manifestKind),
+		},
+		{
+			"StatManifest that copies", oldDocs,
 			func(ctx context.Context, s *Store) error {
 				_, _, err := s.StatManifest(ctx, "app", sha(doc.Bytes))
 				return err
-			}, docToday(manifestKind)},
-		{"StatOriginal that copies", oldDocs,
+			}, docToday(manifestKind),
+		},
+		{
+			"StatOriginal that copies", oldDocs,
 			func(ctx context.Context, s *Store) error {
 				_, _, err := s.StatOriginal(ctx, "app", sha(doc.Bytes))
 				return err
-			}, docToday(originalKind)},
-		{"DeleteOriginal", func(s *Store, c *clock) {
-			oldDocs(s, c)
-			must(t, s.PutOriginal(ctx, "app", sha(doc.Bytes), doc))
-		}, func(ctx context.Context, s *Store) error { return s.DeleteOriginal(ctx, "app", sha(doc.Bytes)) },
+			}, docToday(originalKind),
+		},
+		{
+			"DeleteOriginal", func(s *Store, c *clock) {
+				oldDocs(s, c)
+				must(t, s.PutOriginal(ctx, "app", sha(doc.Bytes), doc))
+			}, func(ctx context.Context, s *Store) error { return s.DeleteOriginal(ctx, "app", sha(doc.Bytes)) },
 			func(t *testing.T, s *Store, _ storagedriver.StorageDriver) {
 				if _, err := s.Original(ctx, "app", sha(doc.Bytes)); !errors.Is(err, ErrNotFound) {
 					t.Errorf("got %v, want ErrNotFound", err)
 				}
-			}},
-		{"PutAlias", none, func(ctx context.Context, s *Store) error { return s.PutAlias(ctx, "app", alias) },
+			},
+		},
+		{
+			"DeleteBlob", old(tiny),
+			func(ctx context.Context, s *Store) error { return s.DeleteBlob(ctx, "app", sha(tiny)) }, nothingHeld,
+		},
+		{
+			"DeleteManifest", func(s *Store, _ *clock) { must(t, s.PutManifest(ctx, "app", sha(doc.Bytes), doc)) },
+			func(ctx context.Context, s *Store) error { return s.DeleteManifest(ctx, "app", sha(doc.Bytes)) }, nothingHeld,
+		},
+		{
+			"PutAlias", none, func(ctx context.Context, s *Store) error { return s.PutAlias(ctx, "app", alias) },
 			func(t *testing.T, s *Store, _ storagedriver.StorageDriver) {
-				if got, err := s.Aliases(ctx, "app", alias.Original); err != nil || !slices.Equal(got, []Alias{alias}) {
+				if got, err := s.Aliases(ctx, "app", alias.Original); err != nil || !cmp.Equal(got, []Alias{alias}) {
 					t.Errorf("got %v, %v", got, err)
 				}
-			}},
-		{"Aliases", func(s *Store, _ *clock) { must(t, s.PutAlias(ctx, "app", alias)) },
+			},
+		},
+		{
+			"Aliases", func(s *Store, _ *clock) { must(t, s.PutAlias(ctx, "app", alias)) },
 			func(ctx context.Context, s *Store) error { _, err := s.Aliases(ctx, "app", alias.Original); return err },
-			func(*testing.T, *Store, storagedriver.StorageDriver) {}},
-		{"DeleteAliases", func(s *Store, _ *clock) { must(t, s.PutAlias(ctx, "app", alias)) },
+			func(*testing.T, *Store, storagedriver.StorageDriver) {},
+		},
+		{
+			"DeleteAliases", func(s *Store, _ *clock) { must(t, s.PutAlias(ctx, "app", alias)) },
 			func(ctx context.Context, s *Store) error { return s.DeleteAliases(ctx, "app", alias.Original) },
 			func(t *testing.T, s *Store, _ storagedriver.StorageDriver) {
 				if got, err := s.Aliases(ctx, "app", alias.Original); err != nil || len(got) > 0 {
 					t.Errorf("got %v, %v", got, err)
 				}
-			}},
-		{"PutTag", none, func(ctx context.Context, s *Store) error { return s.PutTag(ctx, "app", "v1", sha(large), sha(tiny)) },
+			},
+		},
+		{
+			"PutTag", none, func(ctx context.Context, s *Store) error { return s.PutTag(ctx, "app", "v1", sha(large), sha(tiny)) },
 			func(t *testing.T, s *Store, _ storagedriver.StorageDriver) {
 				if got, err := s.TagOriginal(ctx, "app", "v1", sha(large)); err != nil || got != sha(tiny) {
 					t.Errorf("got %v, %v", got, err)
 				}
-			}},
-		{"DeleteTag", func(s *Store, _ *clock) { must(t, s.PutTag(ctx, "app", "v1", sha(large), sha(tiny))) },
+			},
+		},
+		{
+			"DeleteTag", func(s *Store, _ *clock) { must(t, s.PutTag(ctx, "app", "v1", sha(large), sha(tiny))) },
 			func(ctx context.Context, s *Store) error { return s.DeleteTag(ctx, "app", "v1") },
 			func(t *testing.T, s *Store, _ storagedriver.StorageDriver) {
 				if _, err := s.TagOriginal(ctx, "app", "v1", sha(large)); !errors.Is(err, ErrNotFound) {
 					t.Errorf("got %v, want ErrNotFound", err)
 				}
-			}},
-		{"SealKey", none, func(ctx context.Context, s *Store) error { _, err := s.SealKey(ctx); return err },
+			},
+		},
+		{
+			"SealKey", none, func(ctx context.Context, s *Store) error { _, err := s.SealKey(ctx); return err },
 			func(t *testing.T, s *Store, _ storagedriver.StorageDriver) {
 				a, err := s.SealKey(ctx)
 				must(t, err)
 				if b, err := s.SealKey(ctx); err != nil || !bytes.Equal(a, b) {
 					t.Errorf("two calls give two keys, %v", err)
 				}
-			}},
+			},
+		},
 		{"Sweep", func(s *Store, c *clock) {
 			oldDocs(s, c)
 			c.shift(10)
 		}, func(ctx context.Context, s *Store) error {
 			_, err := s.Sweep(ctx, func(context.Context, string, string, Manifest) error { return nil })
 			return err
-		}, func(t *testing.T, _ *Store, d storagedriver.StorageDriver) {
-			if left := allPaths(t, d, "/quarantine"); len(left) > 0 {
-				t.Errorf("left: %v", left)
-			}
-		}},
+		}, nothingHeld},
 	}
 }
 
@@ -290,19 +217,20 @@ func operations(t *testing.T) []operation {
 // under a digest that is not its own; and the same operation again makes everything right.
 func TestI7WhicheverCallFailsARetryConverges(t *testing.T) {
 	for _, o := range operations(t) {
-		for _, how := range []failure{failBefore, failAfter, failOn} {
+		for _, how := range []proxytest.Kind{proxytest.FaultError, proxytest.FaultAfter, proxytest.FaultPartial, proxytest.FaultDead} {
 			t.Run(fmt.Sprintf("%s/%s", o.name, how), func(t *testing.T) {
 				t.Parallel()
-				backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
-					if d.Name() == "filesystem" && how != failOn {
-						return // it syncs every file; the other two ways say nothing new about the order of the calls
+				objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+					if d.Name() == "filesystem" && how != proxytest.FaultDead {
+						return // it is slow, and the other ways say nothing new about the order of the calls
 					}
 					for n := 1; ; n++ {
 						c := newClock()
 						good := newStore(t, d, c)
 						o.prepare(good, c)
-						bad := &failing{StorageDriver: d, nth: n, how: how}
-						flaky := &Store{storage: storage{bad}, retention: good.retention, now: good.now}
+						bad := proxytest.NewFailingDriver(d)
+						flaky := &Store{storage: objects.Storage{Driver: bad, Small: small}, retention: good.retention, now: good.now}
+						bad.Fail(n, how)
 						err := o.do(t.Context(), flaky)
 						if err != nil && !errors.Is(err, ErrStorage) {
 							t.Fatalf("call %d failed: the error is not the storage's: %v", n, err)
@@ -316,16 +244,16 @@ func TestI7WhicheverCallFailsARetryConverges(t *testing.T) {
 						o.check(t, good, d)
 						nothingIsHeldUnderAnotherDigest(t, d)
 						if t.Failed() {
-							t.Fatalf("call %d had failed", n)
+							t.Fatalf("call %d had failed: %s", n, bad.Failed())
 						}
-						if !bad.fired() {
+						if !bad.Fired() {
 							if n == 1 {
 								t.Fatal("the operation made no call at all")
 							}
 							return
 						}
 						for _, top := range []string{"/quarantine", "/aliases", "/keys"} {
-							if err := d.Delete(t.Context(), top); err != nil && !absent(err) {
+							if err := d.Delete(t.Context(), top); err != nil && !objects.Absent(err) {
 								t.Fatal(err)
 							}
 						}
@@ -338,7 +266,7 @@ func TestI7WhicheverCallFailsARetryConverges(t *testing.T) {
 
 func nothingIsHeldUnderAnotherDigest(t *testing.T, d storagedriver.StorageDriver) {
 	t.Helper()
-	for _, p := range allPaths(t, d, "/") {
+	for _, p := range objectstest.Paths(t, d, "/") {
 		_, o, ok := parseHeld(p)
 		if !ok {
 			continue

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"sluice/proxy/internal/objects"
 )
 
 // maxParts bounds the parts of one upload. 128 MiB, the default of max_held_blob, in BuildKit's chunks are fewer.
@@ -24,12 +26,12 @@ func (s *Store) WritePart(ctx context.Context, generation, repo, id string, n in
 	}
 	limited := &limitedReader{r: r, left: max}
 	part := partPath(upload, n)
-	size, err := s.storage.save(ctx, part, part+"-"+rand.Text(), limited, func() error { return nil })
+	size, err := s.storage.Save(ctx, part, part+"-"+rand.Text(), limited, nil)
 	if errors.Is(err, ErrTooLarge) {
 		return 0, fmt.Errorf("part %d of upload %s to repository %s: %w: more than %d bytes", n, id, repo, ErrTooLarge, max)
 	}
-	if absent(err) { // a request of the same client, at the same time, has assembled or dropped the upload
-		err = fmt.Errorf("%w any more, the upload has ended meanwhile: %v", ErrNotFound, err)
+	if objects.Absent(err) { // a request of the same client, at the same time, has assembled or dropped the upload
+		err = fmt.Errorf("%w any more, the upload has ended meanwhile: %s", ErrNotFound, err.Error())
 	}
 	if err != nil {
 		return 0, fmt.Errorf("keep part %d of upload %s to repository %s: %w", n, id, repo, err)
@@ -55,12 +57,10 @@ func (s *Store) Assemble(ctx context.Context, generation, repo, id string, parts
 	// The parts are copied even when there is only one that could be moved: what was hashed is then what is kept,
 	// also when the client writes the part again at the same time.
 	today := s.Generation()
-	h := newHash(digest)
 	all := &partsReader{ctx: ctx, storage: s.storage, upload: upload, parts: parts}
 	defer all.Close()
-	size, err = s.storage.save(ctx, o.in(today), stagingPath(today, repo), io.TeeReader(all, h),
-		func() error { return checkSum(h, digest) })
-	if absent(err) {
+	size, err = s.storage.Copy(ctx, o.in(today), stagingPath(today, repo), all, digest)
+	if objects.Absent(err) {
 		// A call before this one got as far as removing the parts.
 		size, found := s.StatBlob(ctx, repo, digest)
 		if found == nil {
@@ -69,12 +69,12 @@ func (s *Store) Assemble(ctx context.Context, generation, repo, id string, parts
 		if !errors.Is(found, ErrNotFound) {
 			return 0, found
 		}
-		return 0, fmt.Errorf("assemble %s: part %d of upload %s: %w: %v", o, all.next-1, id, ErrNotFound, err)
+		return 0, fmt.Errorf("assemble %s: part %d of upload %s: %w: %s", o, all.next-1, id, ErrNotFound, err.Error())
 	}
 	if err != nil {
 		return 0, fmt.Errorf("assemble %s from upload %s: %w", o, id, err)
 	}
-	s.storage.discard(ctx, upload) // the blob is there, which is what was asked for; parts are swept at the latest
+	s.storage.Discard(ctx, upload) // the blob is there, which is what was asked for; parts are swept at the latest
 	return size, nil
 }
 
@@ -84,7 +84,7 @@ func (s *Store) DropParts(ctx context.Context, generation, repo, id string) erro
 	if err != nil {
 		return err
 	}
-	if err := s.storage.remove(ctx, upload); err != nil {
+	if err := s.storage.Remove(ctx, upload); err != nil {
 		return fmt.Errorf("drop upload %s to repository %s: %w", id, repo, err)
 	}
 	return nil
@@ -93,7 +93,7 @@ func (s *Store) DropParts(ctx context.Context, generation, repo, id string) erro
 // partsReader reads the parts of an upload one after the other, with one of them open at a time.
 type partsReader struct {
 	ctx     context.Context
-	storage storage
+	storage objects.Storage
 	upload  string
 	parts   int
 	next    int
@@ -108,11 +108,11 @@ func (r *partsReader) Read(p []byte) (int, error) {
 			}
 			r.next++
 			path := partPath(r.upload, r.next-1)
-			size, err := r.storage.size(r.ctx, path)
+			size, err := r.storage.Size(r.ctx, path)
 			if err != nil {
 				return 0, err
 			}
-			if r.current, err = r.storage.open(r.ctx, path, size, 0); err != nil {
+			if r.current, err = r.storage.Open(r.ctx, path, size, 0); err != nil {
 				r.current = nil
 				return 0, err
 			}
@@ -122,7 +122,7 @@ func (r *partsReader) Read(p []byte) (int, error) {
 			return n, err
 		}
 		if err := r.Close(); err != nil {
-			return n, failed(r.ctx, err)
+			return n, err
 		}
 		if n > 0 {
 			return n, nil

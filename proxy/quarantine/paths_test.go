@@ -9,6 +9,9 @@ import (
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 	"pgregory.net/rapid"
+
+	"sluice/proxy/internal/objects"
+	"sluice/proxy/internal/objects/objectstest"
 )
 
 var (
@@ -113,10 +116,12 @@ func TestPathsThatHoldNothing(t *testing.T) {
 
 func TestNamesOutsideTheGrammarAreRefusedBeforeTheStorageIsAsked(t *testing.T) {
 	good := sha([]byte("x"))
-	s := &Store{storage: storage{nil}, retention: 2, now: newClock().now} // any call of the driver would panic
+	s := &Store{storage: objects.Storage{}, retention: 2, now: newClock().now} // any call of the driver would panic
 	ctx := t.Context()
-	for _, repo := range []string{"", "/", "..", "../x", "a/../b", "a//b", "/a", "a/", "_a", "a/_blobs", ".a", "a.", "A", "a..b", "a/.b",
-		"localhost:5000/a", "a b", "a\n", "ä", "a___b", strings.Repeat("a", 256)} {
+	for _, repo := range []string{
+		"", "/", "..", "../x", "a/../b", "a//b", "/a", "a/", "_a", "a/_blobs", ".a", "a.", "A", "a..b", "a/.b",
+		"localhost:5000/a", "a b", "a\n", "ä", "a___b", strings.Repeat("a", 256),
+	} {
 		checkInvalid(t, fmt.Sprintf("repository %.40q", repo), map[string]error{
 			"PutBlob":        s.PutBlob(ctx, repo, good, nil),
 			"PutManifest":    s.PutManifest(ctx, repo, good, Manifest{}),
@@ -128,8 +133,10 @@ func TestNamesOutsideTheGrammarAreRefusedBeforeTheStorageIsAsked(t *testing.T) {
 			"DeleteTag":      s.DeleteTag(ctx, repo, "v1"),
 		})
 	}
-	for _, digest := range []string{"", "sha256", "sha256:", good[:70], good + "0", strings.ToUpper(good), "md5:" + good[7:], "sha512:" + good[7:],
-		"sha256:" + strings.Repeat("../", 21) + "a", strings.Replace(good, ":", "/", 1), "sha256:" + strings.Repeat("g", 64)} {
+	for _, digest := range []string{
+		"", "sha256", "sha256:", good[:70], good + "0", strings.ToUpper(good), "md5:" + good[7:], "sha512:" + good[7:],
+		"sha256:" + strings.Repeat("../", 21) + "a", strings.Replace(good, ":", "/", 1), "sha256:" + strings.Repeat("g", 64),
+	} {
 		checkInvalid(t, fmt.Sprintf("digest %q", digest), map[string]error{
 			"PutBlob":       s.PutBlob(ctx, "a", digest, nil),
 			"PutManifest":   s.PutManifest(ctx, "a", digest, Manifest{}),
@@ -172,9 +179,9 @@ func checkInvalid(t *testing.T, what string, errs map[string]error) {
 }
 
 func TestNamesAtTheEdgeOfTheGrammarAreStored(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(t, d, newClock())
-		long := strings.Repeat("a", maxRepository)
+		long := strings.Repeat("a", objects.MaxRepository)
 		for _, repo := range []string{"a", "0", "a.b", "a_b", "a__b", "a---b", "a/blobs", "quarantine", "aliases/x", "2026-11-20", long} {
 			b := []byte(repo)
 			must(t, s.PutBlob(t.Context(), repo, sha(b), b))
@@ -190,9 +197,9 @@ func TestNamesAtTheEdgeOfTheGrammarAreStored(t *testing.T) {
 		for _, id := range []string{"_x", "-", "_parts"} {
 			writeParts(t, s, s.Generation(), "a", id, []byte("x"))
 		}
-		names := allPaths(t, d, "/")
+		names := objectstest.Paths(t, d, "/")
 		slices.Sort(names)
-		if len(slices.Compact(names)) != len(allPaths(t, d, "/")) {
+		if len(slices.Compact(names)) != len(objectstest.Paths(t, d, "/")) {
 			t.Error("two things share a path")
 		}
 	})

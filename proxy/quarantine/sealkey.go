@@ -38,7 +38,7 @@ func (s *Store) SealKeys(ctx context.Context) ([][]byte, error) {
 	rand.Read(content) // never fails, as of Go 1.24
 	rand.Read(id)
 	path := fmt.Sprintf("/%s/%020d-%x", keyRoot, s.now().UnixNano(), id)
-	if err := s.storage.put(ctx, path, content); err != nil {
+	if err := s.storage.Put(ctx, path, content); err != nil {
 		return nil, fmt.Errorf("keep a key for upload sessions in the storage, or set seal_keys: %w", err)
 	}
 	keys, err = s.readKeys(ctx)
@@ -49,7 +49,7 @@ func (s *Store) SealKeys(ctx context.Context) ([][]byte, error) {
 }
 
 func (s *Store) readKeys(ctx context.Context) ([][]byte, error) {
-	names, err := s.storage.list(ctx, "/"+keyRoot)
+	names, err := s.storage.List(ctx, "/"+keyRoot)
 	if err != nil {
 		return nil, fmt.Errorf("list the keys for upload sessions: %w", err)
 	}
@@ -60,7 +60,7 @@ func (s *Store) readKeys(ctx context.Context) ([][]byte, error) {
 			continue
 		}
 		path := "/" + keyRoot + "/" + name
-		b, err := s.storage.get(ctx, path)
+		b, err := s.storage.Get(ctx, path)
 		if err != nil {
 			return nil, fmt.Errorf("read a key for upload sessions: %w", err)
 		}

@@ -40,19 +40,21 @@ import (
 	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+
+	"sluice/proxy/internal/objects"
 )
 
 var (
 	// ErrNotFound says that no live generation holds it.
 	ErrNotFound = errors.New("not held")
 	// ErrInvalid says that a repository, tag, digest or other name is outside its grammar.
-	ErrInvalid = errors.New("invalid")
+	ErrInvalid = objects.ErrInvalid
 	// ErrDigest says that content does not have the digest that was announced; the message names both.
-	ErrDigest = errors.New("digest mismatch")
+	ErrDigest = objects.ErrDigest
 	// ErrTooLarge says that there were more bytes than allowed.
 	ErrTooLarge = errors.New("too large")
 	// ErrStorage says that the storage driver failed, and not the client and not the data: `on_storage_error` applies.
-	ErrStorage = errors.New("storage failed")
+	ErrStorage = objects.ErrStorage
 )
 
 // DefaultRetention in days, for Options that do not say.
@@ -64,9 +66,12 @@ type Options struct {
 	Now       func() time.Time // nil: time.Now
 }
 
+// errDamaged says that what is stored does not have its digest any more.
+var errDamaged = errors.New("damaged in the storage")
+
 // Store is safe for use by many goroutines, and by many processes on the same storage.
 type Store struct {
-	storage   storage
+	storage   objects.Storage
 	retention int
 	now       func() time.Time
 }
@@ -80,7 +85,7 @@ func New(d storagedriver.StorageDriver, o Options) (*Store, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Store{storage: storage{d}, retention: o.Retention, now: o.Now}
+	s := &Store{storage: objects.Storage{Driver: d}, retention: o.Retention, now: o.Now}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := s.checkFormat(ctx); err != nil {
@@ -96,10 +101,10 @@ const (
 )
 
 func (s *Store) checkFormat(ctx context.Context) error {
-	b, err := s.storage.get(ctx, formatPath)
-	if absent(err) {
+	b, err := s.storage.Get(ctx, formatPath)
+	if objects.Absent(err) {
 		// Two processes that start together write the same bytes.
-		if err := s.storage.put(ctx, formatPath, fmt.Appendf(nil, "%s %d\n", formatWord, formatNumber)); err != nil {
+		if err := s.storage.Put(ctx, formatPath, fmt.Appendf(nil, "%s %d\n", formatWord, formatNumber)); err != nil {
 			return fmt.Errorf("mark the storage with its format: %w", err)
 		}
 		return nil
@@ -131,7 +136,7 @@ func (s *Store) Generation() string { return s.now().UTC().Format(dayFormat) }
 // generations lists those that exist, newest first. Which ones should exist is not asked: clocks and retentions of
 // other replicas may differ.
 func (s *Store) generations(ctx context.Context) ([]string, error) {
-	names, err := s.storage.list(ctx, "/"+quarantineRoot)
+	names, err := s.storage.List(ctx, "/"+quarantineRoot)
 	if err != nil {
 		return nil, fmt.Errorf("list the generations of the quarantine: %w", err)
 	}
@@ -150,7 +155,7 @@ func (s *Store) search(ctx context.Context, o object, visit func(path string) er
 		err := visit(o.in(generation))
 		if errors.Is(err, errDamaged) {
 			damage = err
-		} else if !absent(err) {
+		} else if !objects.Absent(err) {
 			return true, err
 		}
 		return false, nil

@@ -2,38 +2,19 @@ package quarantine
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"crypto/sha512"
 	"fmt"
 	"io"
-	"os"
 	"sync"
 	"testing"
 	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
-	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
-	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
 )
 
-// backends: every test of the Store runs over each, since nothing may depend on which one it is.
-func backends(t *testing.T, test func(t *testing.T, d storagedriver.StorageDriver)) {
-	t.Helper()
-	t.Run("inmemory", func(t *testing.T) { test(t, inmemory.New()) })
-	t.Run("filesystem", func(t *testing.T) { test(t, newFilesystem(t)) })
-}
-
-// newFilesystem is on a file system in memory where the machine has one: the driver syncs every file that it writes.
-func newFilesystem(t testing.TB) storagedriver.StorageDriver {
-	dir, err := os.MkdirTemp("/dev/shm", "sluice-test-")
-	if err != nil {
-		dir = t.TempDir()
-	} else {
-		t.Cleanup(func() { os.RemoveAll(dir) })
-	}
-	return filesystem.New(filesystem.DriverParameters{RootDirectory: dir, MaxThreads: 25})
-}
+// small keeps the tests fast: a large object is one that is staged, however small that is.
+const small = 4 << 10
 
 // clock starts at the real time, because drivers stamp objects with it.
 type clock struct {
@@ -65,6 +46,7 @@ func newStore(t testing.TB, d storagedriver.StorageDriver, c *clock) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.storage.Small = small
 	return s
 }
 
@@ -112,20 +94,4 @@ func writeParts(t testing.TB, s *Store, generation, repo, id string, parts ...[]
 			t.Fatalf("part %d: %d bytes, %v", i, n, err)
 		}
 	}
-}
-
-// allPaths is every object in the storage.
-func allPaths(t testing.TB, d storagedriver.StorageDriver, from string) []string {
-	t.Helper()
-	var paths []string
-	err := d.Walk(context.Background(), from, func(fi storagedriver.FileInfo) error {
-		if !fi.IsDir() {
-			paths = append(paths, fi.Path())
-		}
-		return nil
-	})
-	if err != nil && !absent(err) {
-		t.Fatal(err)
-	}
-	return paths
 }

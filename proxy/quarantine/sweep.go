@@ -8,6 +8,8 @@ import (
 	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+
+	"sluice/proxy/internal/objects"
 )
 
 // Swept says what a sweep removed.
@@ -51,7 +53,7 @@ func (s *Store) Sweep(ctx context.Context, keep func(ctx context.Context, repo, 
 		swept.Manifests += called
 		swept.Damaged += damaged
 		if err == nil {
-			err = s.storage.remove(ctx, "/"+quarantineRoot+"/"+g)
+			err = s.storage.Remove(ctx, "/"+quarantineRoot+"/"+g)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("sweep generation %s: %w", g, err))
@@ -81,10 +83,7 @@ func (s *Store) inventory(ctx context.Context, generation string) (inventory, er
 	// Folders are not asked for their time: buckets have none, and deleting changes it. An empty generation, of which
 	// a folder may be left, goes by its name.
 	held := inventory{over: begin.Add(day).Before(over)}
-	err = s.storage.driver.Walk(ctx, "/"+quarantineRoot+"/"+generation, func(fi storagedriver.FileInfo) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+	err = s.storage.Walk(ctx, "/"+quarantineRoot+"/"+generation, func(fi storagedriver.FileInfo) error {
 		if fi.IsDir() {
 			return nil
 		}
@@ -102,11 +101,11 @@ func (s *Store) inventory(ctx context.Context, generation string) (inventory, er
 		}
 		return nil
 	})
-	if absent(err) {
+	if objects.Absent(err) {
 		return inventory{}, nil // a folder went while it was looked at: not everything was seen, so it stays until next time
 	}
 	if err != nil {
-		return inventory{}, failed(ctx, err)
+		return inventory{}, err
 	}
 	return held, nil
 }
@@ -126,8 +125,8 @@ func (s *Store) rescue(ctx context.Context, generation string, manifests []objec
 		if elsewhere {
 			continue
 		}
-		b, err := s.storage.get(ctx, o.in(generation))
-		if absent(err) {
+		b, err := s.storage.Get(ctx, o.in(generation))
+		if objects.Absent(err) {
 			continue // another replica swept it, and called its keep
 		}
 		if err != nil {
@@ -148,7 +147,7 @@ func (s *Store) rescue(ctx context.Context, generation string, manifests []objec
 
 func (s *Store) heldIn(ctx context.Context, o object, generations []string) (bool, error) {
 	for _, g := range generations {
-		if _, err := s.storage.size(ctx, o.in(g)); !absent(err) {
+		if _, err := s.storage.Size(ctx, o.in(g)); !objects.Absent(err) {
 			return err == nil, err
 		}
 	}

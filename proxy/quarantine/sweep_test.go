@@ -10,6 +10,8 @@ import (
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/google/go-cmp/cmp"
+
+	"sluice/proxy/internal/objects/objectstest"
 )
 
 func putBlobOn(t *testing.T, s *Store, c *clock, shift int, b string) {
@@ -37,7 +39,7 @@ func TestAStatCopiesWhatIsAboutToGoIntoTodaysGeneration(t *testing.T) {
 		{"of a replica whose clock is ahead", []int{1}, nil, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+			objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 				c := newClock()
 				s := newStore(t, d, c)
 				for _, shift := range test.held {
@@ -63,7 +65,7 @@ func TestAStatCopiesWhatIsAboutToGoIntoTodaysGeneration(t *testing.T) {
 }
 
 func TestAStatOfADocumentCopiesItWithItsBlobs(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		c := newClock()
 		s := newStore(t, d, c)
 		putBlobOn(t, s, c, -3, "statement")
@@ -74,7 +76,7 @@ func TestAStatOfADocumentCopiesItWithItsBlobs(t *testing.T) {
 		if _, err := s.Manifest(t.Context(), "app", sha(m.Bytes)); err != nil {
 			t.Fatal(err)
 		}
-		if got := allPaths(t, d, "/quarantine/"+s.Generation()); len(got) > 0 {
+		if got := objectstest.Paths(t, d, "/quarantine/"+s.Generation()); len(got) > 0 {
 			t.Errorf("reading alone has copied %v", got)
 		}
 		if _, _, err := s.StatManifest(t.Context(), "app", sha(m.Bytes)); err != nil {
@@ -98,11 +100,11 @@ func TestAStatOfADocumentCopiesItWithItsBlobs(t *testing.T) {
 }
 
 func TestADamagedBlobIsNotCopiedButAskedForAgain(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		c := newClock()
 		s := newStore(t, d, c)
 		putBlobOn(t, s, c, -2, "blob")
-		must(t, d.PutContent(t.Context(), allPaths(t, d, "/quarantine")[0], []byte("blo")))
+		must(t, d.PutContent(t.Context(), objectstest.Paths(t, d, "/quarantine")[0], []byte("blo")))
 		if _, err := s.StatBlob(t.Context(), "app", sha([]byte("blob"))); !errors.Is(err, ErrNotFound) {
 			t.Errorf("got %v, want ErrNotFound", err)
 		}
@@ -115,7 +117,7 @@ func TestADamagedBlobIsNotCopiedButAskedForAgain(t *testing.T) {
 
 // Drivers stamp with the real time, so "days later" is a Store whose clock is ahead.
 func TestAGenerationGoesWhenItsNewestObjectIsOldEnough(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		c := newClock()
 		s := newStore(t, d, c) // retention: 2 days
 		began := s.Generation()
@@ -147,14 +149,14 @@ func TestAGenerationGoesWhenItsNewestObjectIsOldEnough(t *testing.T) {
 		if err != nil || !slices.Equal(generations, []string{tomorrow, c.day(-1)}) {
 			t.Errorf("left: %v, %v", generations, err)
 		}
-		if left := allPaths(t, d, "/quarantine/lost.found"); len(left) != 1 {
+		if left := objectstest.Paths(t, d, "/quarantine/lost.found"); len(left) != 1 {
 			t.Error("something that is no generation was swept")
 		}
 	})
 }
 
 func TestTodayAndYesterdayAreNeverSweptHoweverOldTheyLook(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		c := newClock()
 		s := newStore(t, d, c)
 		c.shift(100) // the storage's clock is a hundred days behind
@@ -168,7 +170,7 @@ func TestTodayAndYesterdayAreNeverSweptHoweverOldTheyLook(t *testing.T) {
 }
 
 func TestBeforeAGenerationGoesItsManifestsAreOffered(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		c := newClock()
 		s := newStore(t, d, c)
 		put := func(repo, body string) Manifest {
@@ -227,7 +229,7 @@ func TestBeforeAGenerationGoesItsManifestsAreOffered(t *testing.T) {
 }
 
 func TestSweepersDoNotDisturbEachOther(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		c := newClock()
 		s := newStore(t, d, c)
 		var all []string
@@ -262,7 +264,7 @@ func TestSweepersDoNotDisturbEachOther(t *testing.T) {
 		if _, err := s.Sweep(t.Context(), nil); err != nil { // one that met another's work waits for the next time
 			t.Fatal(err)
 		}
-		if left := allPaths(t, d, "/quarantine"); len(left) != 1 {
+		if left := objectstest.Paths(t, d, "/quarantine"); len(left) != 1 {
 			t.Errorf("left: %v, want today's blob", left)
 		}
 		slices.Sort(kept)

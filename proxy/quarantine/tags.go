@@ -1,9 +1,12 @@
 package quarantine
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+
+	"sluice/proxy/internal/objects"
 )
 
 // tagRecord names the tag again: a file system that ignores case, as on macOS, would answer for `V1` with the record
@@ -15,13 +18,11 @@ type tagRecord struct {
 }
 
 func tagFolder(repo, tag string) (string, error) {
-	if err := checkRepository(repo); err != nil {
+	tail, err := objects.TagTail(repo, tag)
+	if err != nil {
 		return "", err
 	}
-	if err := checkTag(tag); err != nil {
-		return "", fmt.Errorf("%w in repository %s", err, repo)
-	}
-	return below(aliasRoot, repo, tagKind, tag), nil
+	return below(aliasRoot, repo, tagKind, tail), nil
 }
 
 // PutTag remembers which original was last pushed under a tag when forwarded went upstream under it.
@@ -30,16 +31,12 @@ func (s *Store) PutTag(ctx context.Context, repo, tag, forwarded, original strin
 	if err != nil {
 		return err
 	}
-	algorithm, hex, err := splitDigest(forwarded)
-	if err == nil {
-		_, _, err = splitDigest(original)
-	}
-	if err != nil {
+	if err := cmp.Or(objects.CheckDigest(forwarded), objects.CheckDigest(original)); err != nil {
 		return fmt.Errorf("tag %s of repository %s: %w", tag, repo, err)
 	}
 	b, err := json.Marshal(tagRecord{Tag: tag, Forwarded: forwarded, Original: original})
 	if err == nil {
-		err = s.storage.put(ctx, folder+"/"+leaf(algorithm, hex), b)
+		err = s.storage.Put(ctx, folder+"/"+objects.Leaf(forwarded), b)
 	}
 	if err != nil {
 		return fmt.Errorf("write the record of tag %s, %s in repository %s: %w", tag, forwarded, repo, err)
@@ -54,14 +51,13 @@ func (s *Store) TagOriginal(ctx context.Context, repo, tag, forwarded string) (s
 	if err != nil {
 		return "", err
 	}
-	algorithm, hex, err := splitDigest(forwarded)
-	if err != nil {
+	if err := objects.CheckDigest(forwarded); err != nil {
 		return "", fmt.Errorf("tag %s of repository %s: %w", tag, repo, err)
 	}
-	path := folder + "/" + leaf(algorithm, hex)
+	path := folder + "/" + objects.Leaf(forwarded)
 	none := fmt.Errorf("%w: an original of %s under tag %s of repository %s", ErrNotFound, forwarded, tag, repo)
-	b, err := s.storage.get(ctx, path)
-	if absent(err) {
+	b, err := s.storage.Get(ctx, path)
+	if objects.Absent(err) {
 		return "", none
 	}
 	if err != nil {
@@ -74,8 +70,8 @@ func (s *Store) TagOriginal(ctx context.Context, repo, tag, forwarded string) (s
 	if r.Tag != tag {
 		return "", none
 	}
-	if _, _, err := splitDigest(r.Original); err != nil || r.Forwarded != forwarded {
-		return "", malformed(path, fmt.Errorf("it is about %q and %q", shortened(r.Original), shortened(r.Forwarded)))
+	if err := objects.CheckDigest(r.Original); err != nil || r.Forwarded != forwarded {
+		return "", malformed(path, fmt.Errorf("it is about %q and %q", objects.Shortened(r.Original), objects.Shortened(r.Forwarded)))
 	}
 	return r.Original, nil
 }
@@ -86,7 +82,7 @@ func (s *Store) DeleteTag(ctx context.Context, repo, tag string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.storage.remove(ctx, folder); err != nil {
+	if err := s.storage.Remove(ctx, folder); err != nil {
 		return fmt.Errorf("delete the records of tag %s in repository %s: %w", tag, repo, err)
 	}
 	return nil

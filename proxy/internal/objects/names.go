@@ -1,0 +1,135 @@
+package objects
+
+import (
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"regexp"
+	"strings"
+)
+
+var (
+	// distribution-spec 1.1, "Pulling manifests": <name> and <reference>. The driver refuses a path component with any
+	// other character than these, and none of these names can be ".." or start with an underscore or a dot, but a tag
+	// can start with an underscore, which is why it never stands where a repository's component may stand.
+	repositoryGrammar = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
+	tagGrammar        = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+)
+
+// MaxRepository is the limit that the spec says many clients have, host name included. A file name may have 255 bytes.
+const MaxRepository = 255
+
+// CheckRepository is ErrInvalid for a name outside the grammar, CheckTag for a tag.
+func CheckRepository(repo string) error {
+	if len(repo) > MaxRepository || !repositoryGrammar.MatchString(repo) {
+		return fmt.Errorf("%w repository name %q", ErrInvalid, Shortened(repo))
+	}
+	return nil
+}
+
+func CheckTag(tag string) error {
+	if !tagGrammar.MatchString(tag) {
+		return fmt.Errorf("%w tag %q", ErrInvalid, Shortened(tag))
+	}
+	return nil
+}
+
+// CheckMediaType: a media type shares its object with the document, on the first line, in which tabs may separate it
+// from more.
+func CheckMediaType(mediaType string) error {
+	if len(mediaType) > 255 || strings.ContainsFunc(mediaType, func(r rune) bool { return r < ' ' }) {
+		return fmt.Errorf("%w media type %q", ErrInvalid, Shortened(mediaType))
+	}
+	return nil
+}
+
+// CheckDigest is ErrInvalid for what is not the digest of anything.
+func CheckDigest(digest string) error {
+	algorithm, hex, _ := strings.Cut(digest, ":")
+	var want int
+	switch algorithm {
+	case "sha256":
+		want = 2 * sha256.Size
+	case "sha512":
+		want = 2 * sha512.Size
+	default:
+		return fmt.Errorf("%w digest %q: only sha256 and sha512 are known", ErrInvalid, Shortened(digest))
+	}
+	if len(hex) != want || strings.Trim(hex, "0123456789abcdef") != "" {
+		return fmt.Errorf("%w digest %q: %s has %d lower case hexadecimal digits", ErrInvalid, Shortened(digest), algorithm, want)
+	}
+	return nil
+}
+
+// Tail is the path of a digest below a repository's folder, when both are valid: <algorithm>/<hex>, since a driver's
+// paths do not allow the colon.
+func Tail(repo, digest string) (string, error) {
+	if err := CheckRepository(repo); err != nil {
+		return "", err
+	}
+	if err := CheckDigest(digest); err != nil {
+		return "", fmt.Errorf("%w in repository %s", err, repo)
+	}
+	return strings.Replace(digest, ":", "/", 1), nil
+}
+
+// TagTail is the path of a tag below a repository's folder, when both are valid.
+func TagTail(repo, tag string) (string, error) {
+	if err := CheckRepository(repo); err != nil {
+		return "", err
+	}
+	if err := CheckTag(tag); err != nil {
+		return "", fmt.Errorf("%w in repository %s", err, repo)
+	}
+	return tag, nil
+}
+
+// DigestOfTail is the way back from Tail; false for what a driver left behind, such as the filesystem driver's
+// `<name>.<uuid>.tmp`.
+func DigestOfTail(tail string) (digest string, ok bool) {
+	digest = strings.Replace(tail, "/", ":", 1)
+	return digest, CheckDigest(digest) == nil
+}
+
+// Leaf is a digest as one path component, and DigestOfLeaf the way back.
+func Leaf(digest string) string { return strings.Replace(digest, ":", "-", 1) }
+
+func DigestOfLeaf(name string) (digest string, ok bool) {
+	digest = strings.Replace(name, "-", ":", 1)
+	return digest, CheckDigest(digest) == nil
+}
+
+// Shortened bounds what a client sent, for messages.
+func Shortened(s string) string {
+	if len(s) > 300 {
+		return s[:300] + "..."
+	}
+	return s
+}
+
+// NewHash is the one that makes a valid digest.
+func NewHash(digest string) hash.Hash {
+	if strings.HasPrefix(digest, "sha512:") {
+		return sha512.New()
+	}
+	return sha256.New()
+}
+
+// CheckSum is ErrDigest unless what h has seen has the digest, and names both digests: a client's log then shows which
+// one is on its side.
+func CheckSum(h hash.Hash, digest string) error {
+	algorithm, want, _ := strings.Cut(digest, ":")
+	if got := hex.EncodeToString(h.Sum(nil)); got != want {
+		return fmt.Errorf("%w: the content is %s:%s and not %s", ErrDigest, algorithm, got, digest)
+	}
+	return nil
+}
+
+// CheckBytes is CheckSum of bytes.
+func CheckBytes(b []byte, digest string) error {
+	h := NewHash(digest)
+	h.Write(b)
+	return CheckSum(h, digest)
+}

@@ -1,0 +1,178 @@
+package objects
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+	"testing"
+
+	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+	"pgregory.net/rapid"
+
+	"sluice/proxy/internal/objects/objectstest"
+)
+
+func sha(b []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(b)) }
+
+func TestWhatIsSavedIsThereAsAWholeOrNotAtAll(t *testing.T) {
+	refuse := errors.New("refused")
+	hungUp := errors.New("hung up")
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+		s := Storage{Driver: d, Small: 64}
+		ctx := t.Context()
+		for _, size := range []int{0, 63, 64, 1000} {
+			body := bytes.Repeat([]byte("x"), size)
+			for name, err := range map[string]error{
+				"refused": func() error {
+					_, err := s.Save(ctx, "/a/b", "/staging", bytes.NewReader(body), func() error { return refuse })
+					return err
+				}(),
+				"hung up": func() error {
+					_, err := s.Save(ctx, "/a/b", "/staging", io.MultiReader(bytes.NewReader(body), broken{hungUp}), nil)
+					return err
+				}(),
+				"another digest": func() error {
+					_, err := s.Copy(ctx, "/a/b", "/staging", bytes.NewReader(body), sha([]byte("y")))
+					return err
+				}(),
+			} {
+				if err == nil || errors.Is(err, ErrStorage) {
+					t.Errorf("%d bytes, %s: %v", size, name, err)
+				}
+			}
+			if left := objectstest.Paths(t, d, "/"); len(left) > 0 {
+				t.Fatalf("%d bytes: left %v", size, left)
+			}
+			n, err := s.Copy(ctx, "/a/b", "/staging", bytes.NewReader(body), sha(body))
+			if err != nil || n != int64(size) {
+				t.Fatalf("%d bytes: %d, %v", size, n, err)
+			}
+			for _, offset := range []int{0, size / 2, size} {
+				rc, err := s.Open(ctx, "/a/b", int64(size), int64(offset))
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := io.ReadAll(rc)
+				rc.Close()
+				if err != nil || !bytes.Equal(got, body[offset:]) {
+					t.Errorf("from %d: %d bytes, %v", offset, len(got), err)
+				}
+			}
+			if err := s.Remove(ctx, "/a"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+type broken struct{ err error }
+
+func (b broken) Read([]byte) (int, error) { return 0, b.err }
+
+func TestWhatIsNotThereIsAbsentAndNoFailure(t *testing.T) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+		s := Storage{Driver: d}
+		ctx := t.Context()
+		if err := s.Put(ctx, "/folder/object", nil); err != nil {
+			t.Fatal(err)
+		}
+		_, get := s.Get(ctx, "/none")
+		_, size := s.Size(ctx, "/none")
+		_, folder := s.Size(ctx, "/folder")
+		_, open := s.Open(ctx, "/none", Small, 0)
+		for name, err := range map[string]error{
+			"Get": get, "Size": size, "Size of a folder": folder, "Open": open, "Move": s.Move(ctx, "/folder/none", "/there"),
+		} {
+			if !Absent(err) || errors.Is(err, ErrStorage) {
+				t.Errorf("%s: got %v", name, err)
+			}
+		}
+		if err := s.Remove(ctx, "/none"); err != nil {
+			t.Errorf("Remove: %v", err)
+		}
+		for _, from := range []string{"/none", "/none/at/all"} {
+			names, err := s.List(ctx, from)
+			files, err2 := s.Files(ctx, from, nil)
+			if err != nil || err2 != nil || len(names)+len(files) > 0 {
+				t.Errorf("%s: %v, %v, %v, %v", from, names, err, files, err2)
+			}
+		}
+		files, err := s.Files(ctx, "/", func(name string) bool { return name == "folder" })
+		if err != nil || len(files) > 0 {
+			t.Errorf("a folder that is skipped: %v, %v", files, err)
+		}
+	})
+}
+
+func TestAnErrorSaysWhoseItIs(t *testing.T) {
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	plain := errors.New("disk full")
+	for _, c := range []struct {
+		name             string
+		ctx              context.Context
+		err              error
+		absent, ofDriver bool
+	}{
+		{"none", t.Context(), nil, false, false},
+		{"the driver's", t.Context(), plain, false, true},
+		{"not there", t.Context(), fmt.Errorf("x: %w", storagedriver.PathNotFoundError{}), true, false},
+		{"not there, as the system says it", t.Context(), storagedriver.Error{Detail: &fs.PathError{Err: fs.ErrNotExist}}, true, false},
+		{"the caller's", over, plain, false, false},
+	} {
+		err := failed(c.ctx, c.err)
+		if (err == nil) != (c.err == nil) || Absent(err) != c.absent || errors.Is(err, ErrStorage) != c.ofDriver || errors.Is(err, context.Canceled) != (c.ctx == over) {
+			t.Errorf("%s: got %v", c.name, err)
+		}
+	}
+}
+
+func TestADigestHasAWayBackFromItsPaths(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		digest := rapid.StringMatching(`sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}`).Draw(t, "digest")
+		tail, err := Tail("app", digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := DigestOfTail(tail); !ok || got != digest {
+			t.Fatalf("%s is read as %s", tail, got)
+		}
+		if got, ok := DigestOfLeaf(Leaf(digest)); !ok || got != digest {
+			t.Fatalf("%s is read as %s", Leaf(digest), got)
+		}
+		rest := rapid.StringMatching(`[/.a-f0-9-]{1,3}`).Draw(t, "rest")
+		if got, ok := DigestOfTail(tail + rest); ok && strings.HasPrefix(got, digest) {
+			t.Fatalf("%s is read as %s", tail+rest, got)
+		}
+	})
+}
+
+func TestNamesOutsideTheGrammarAreInvalid(t *testing.T) {
+	good := sha(nil)
+	for name, err := range map[string]error{
+		"no repository":        second(Tail("", good)),
+		"a repository above":   second(Tail("../a", good)),
+		"an underscore":        second(Tail("a/_blobs", good)),
+		"a repository too big": second(Tail(strings.Repeat("a", MaxRepository+1), good)),
+		"no digest":            second(Tail("a", "")),
+		"another algorithm":    second(Tail("a", "md5:"+good[7:])),
+		"upper case":           second(Tail("a", strings.ToUpper(good))),
+		"a tag above":          second(TagTail("a", "..")),
+		"a tag with a slash":   second(TagTail("a", "b/c")),
+		"a media type":         CheckMediaType("a\nb"),
+	} {
+		if !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: got %v, want ErrInvalid", name, err)
+		}
+	}
+	if err := CheckBytes([]byte("a"), good); !errors.Is(err, ErrDigest) || !strings.Contains(err.Error(), good) {
+		t.Errorf("got %v, want ErrDigest with the digest", err)
+	}
+}
+
+func second(_ string, err error) error { return err }

@@ -1,0 +1,147 @@
+package objects
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"time"
+)
+
+// Open reads the object at path, which has the given size. The in-memory driver lets a Reader see later writes half
+// done, so small objects are taken in one call, which for a bucket is one request either way.
+func (s Storage) Open(ctx context.Context, path string, size, offset int64) (io.ReadCloser, error) {
+	if s.IsSmall(size) {
+		b, err := s.Get(ctx, path)
+		if err != nil {
+			return nil, err
+		}
+		return io.NopCloser(bytes.NewReader(b[min(offset, int64(len(b))):])), nil
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	rc, err := s.Driver.Reader(ctx, path, offset)
+	if err != nil {
+		return nil, failed(ctx, err)
+	}
+	return storedReader{ReadCloser: rc, ctx: ctx}, nil
+}
+
+// Save writes what r gives to path, as a whole or not at all, and only if it passes check, which is called after the
+// last byte was read; nil checks nothing. Large content goes to staging first, a name that nobody else uses: Writer is
+// not atomic in any driver, Move is in the filesystem one, and a bucket shows the destination when it is complete. What
+// a crash leaves in staging is for a sweep.
+func (s Storage) Save(ctx context.Context, path, staging string, r io.Reader, check func() error) (int64, error) {
+	if check == nil {
+		check = func() error { return nil }
+	}
+	head, more, err := s.readHead(ctx, r)
+	if err != nil {
+		return 0, err
+	}
+	if !more {
+		if err := check(); err != nil {
+			return 0, err
+		}
+		return int64(len(head)), s.Put(ctx, path, head)
+	}
+	n, err := s.stage(ctx, staging, io.MultiReader(bytes.NewReader(head), r))
+	if err != nil {
+		return 0, err
+	}
+	err = check()
+	if err == nil {
+		err = failed(ctx, s.Driver.Move(ctx, staging, path))
+	}
+	if err != nil {
+		s.Discard(ctx, staging)
+		return 0, err
+	}
+	return n, nil
+}
+
+// Copy saves a stored object, or several, under another name, if it has the digest.
+func (s Storage) Copy(ctx context.Context, to, staging string, r io.Reader, digest string) (int64, error) {
+	h := NewHash(digest)
+	return s.Save(ctx, to, staging, io.TeeReader(r, h), func() error { return CheckSum(h, digest) })
+}
+
+// readHead reads what is kept in memory; more says that there may be others.
+func (s Storage) readHead(ctx context.Context, r io.Reader) (head []byte, more bool, err error) {
+	var b bytes.Buffer
+	n, err := io.Copy(&b, io.LimitReader(contextReader{ctx, r}, s.small()))
+	if err != nil {
+		return nil, false, err
+	}
+	return b.Bytes(), n == s.small(), nil
+}
+
+func (s Storage) stage(ctx context.Context, path string, r io.Reader) (n int64, err error) {
+	w, err := s.Driver.Writer(ctx, path, false)
+	if err != nil {
+		return 0, failed(ctx, err)
+	}
+	n, err = io.Copy(storedWriter{ctx, w}, contextReader{ctx, r})
+	if err == nil {
+		err = failed(ctx, w.Commit(ctx))
+	}
+	if err == nil {
+		err = failed(ctx, w.Close())
+	} else {
+		cleanup, cancel := afterwards(ctx)
+		defer cancel()
+		_ = w.Cancel(cleanup)
+	}
+	if err != nil {
+		s.Discard(ctx, path)
+		return 0, err
+	}
+	return n, nil
+}
+
+// afterwards is a context to clean up in, when the request's own may be what ended the work.
+func afterwards(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+}
+
+// storedReader marks errors as the storage's.
+type storedReader struct {
+	io.ReadCloser
+	ctx context.Context
+}
+
+func (r storedReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := r.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = failed(r.ctx, err)
+	}
+	return n, err
+}
+
+func (r storedReader) Close() error { return failed(r.ctx, r.ReadCloser.Close()) }
+
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r contextReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}
+
+type storedWriter struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (w storedWriter) Write(p []byte) (int, error) {
+	n, err := w.w.Write(p)
+	return n, failed(w.ctx, err)
+}
