@@ -13,10 +13,12 @@ import (
 	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"sluice/proxy/internal/objects/objectstest"
 )
 
 func TestABlobIsKeptAsItWasSent(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(d)
 		for _, size := range []int{0, 1, small - 1, small, 2*small + 3} {
 			body := content(size)
@@ -42,7 +44,7 @@ func TestABlobIsKeptAsItWasSent(t *testing.T) {
 			}
 		}
 		must(t, s.PutBlob(t.Context(), "app", sha("unknown size"), strings.NewReader("unknown size"), -1))
-		for _, p := range allPaths(t, d) {
+		for _, p := range objectstest.Paths(t, d, "/") {
 			if strings.Contains(p, string(stagingKind)) {
 				t.Errorf("%s was left", p)
 			}
@@ -58,7 +60,7 @@ func (u unread) Read([]byte) (int, error) {
 }
 
 func TestABlobThatIsNotWhatItSaysIsRefusedAndLeavesNothing(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(d)
 		for _, size := range []int{100, 2 * small} {
 			body := content(size)
@@ -79,7 +81,7 @@ func TestABlobThatIsNotWhatItSaysIsRefusedAndLeavesNothing(t *testing.T) {
 				t.Errorf("a reader that fails: %v", err)
 			}
 		}
-		if left := allPaths(t, d); len(left) > 0 {
+		if left := objectstest.Paths(t, d, "/"); len(left) > 0 {
 			t.Errorf("left: %v", left)
 		}
 	})
@@ -94,7 +96,7 @@ type failingReader struct{ err error }
 func (r failingReader) Read([]byte) (int, error) { return 0, r.err }
 
 func TestADocumentKeepsItsBytesAndItsMediaType(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(d)
 		for mediaType, body := range map[string]string{"x/y": "{}", "": "\n{}\n", "x/empty": ""} {
 			must(t, s.PutDocument(t.Context(), "app", sha512d(body), mediaType, []byte(body)))
@@ -103,7 +105,7 @@ func TestADocumentKeepsItsBytesAndItsMediaType(t *testing.T) {
 				t.Errorf("got %q %q, %v", got, b, err)
 			}
 		}
-		p := allPaths(t, d)[0]
+		p := objectstest.Paths(t, d, "/")[0]
 		must(t, d.PutContent(t.Context(), p, []byte("x/y\ndamaged")))
 		damaged := 0
 		for _, body := range []string{"{}", "\n{}\n", ""} {
@@ -118,7 +120,7 @@ func TestADocumentKeepsItsBytesAndItsMediaType(t *testing.T) {
 }
 
 func TestUnclaimedAttestationsAreKeptApartAndListed(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(d)
 		ctx := t.Context()
 		if got, err := s.Unclaimed(ctx, ""); err != nil || len(got) > 0 {
@@ -165,7 +167,7 @@ func TestUnclaimedAttestationsAreKeptApartAndListed(t *testing.T) {
 }
 
 func TestWhatIsNotStoredIsNotFoundAndNamesOutsideTheGrammarAreRefused(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(d)
 		ctx := t.Context()
 		calls := func(repo, digest string) map[string]error {
@@ -174,8 +176,10 @@ func TestWhatIsNotStoredIsNotFoundAndNamesOutsideTheGrammarAreRefused(t *testing
 			_, stat := s.StatBlob(ctx, repo, digest)
 			_, _, unclaimed := s.UnclaimedDocument(ctx, repo, digest)
 			_, _, unclaimedBlob := s.OpenUnclaimedBlob(ctx, repo, digest, digest, 0)
-			return map[string]error{"Document": document, "OpenBlob": open, "StatBlob": stat, "UnclaimedDocument": unclaimed,
-				"OpenUnclaimedBlob": unclaimedBlob, "Delete": s.Delete(ctx, repo, digest)}
+			return map[string]error{
+				"Document": document, "OpenBlob": open, "StatBlob": stat, "UnclaimedDocument": unclaimed,
+				"OpenUnclaimedBlob": unclaimedBlob, "Delete": s.Delete(ctx, repo, digest),
+			}
 		}
 		for name, err := range calls("app", sha("x")) {
 			if !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), sha("x")) || !strings.Contains(err.Error(), "app") {
@@ -206,7 +210,7 @@ func TestWhatIsNotStoredIsNotFoundAndNamesOutsideTheGrammarAreRefused(t *testing
 				}
 			}
 		}
-		if left := allPaths(t, d); len(left) > 0 {
+		if left := objectstest.Paths(t, d, "/"); len(left) > 0 {
 			t.Errorf("left: %v", left)
 		}
 	})
@@ -246,7 +250,7 @@ func TestNoTwoRepositoriesOrKindsShareAStoragePrefixAndNoPathEscapes(t *testing.
 }
 
 func TestManyAtOnceStoreTheSame(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(d)
 		large := content(2 * small)
 		var wg sync.WaitGroup
@@ -277,7 +281,7 @@ func TestManyAtOnceStoreTheSame(t *testing.T) {
 }
 
 func TestACancelledContextIsNoFailureOfTheStorage(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(d)
 		r := record("x")
 		must(t, store(t.Context(), s, "app", r, "x"))
@@ -285,8 +289,10 @@ func TestACancelledContextIsNoFailureOfTheStorage(t *testing.T) {
 		cancel()
 		_, unclaimed := s.Unclaimed(ctx, "")
 		_, byTag := s.ByTag(ctx, "app", "v1")
-		for name, err := range map[string]error{"store": store(ctx, s, "app", r, "y"), "delete": s.Delete(ctx, "app", r.Attestation),
-			"unclaimed": unclaimed, "by tag": byTag} {
+		for name, err := range map[string]error{
+			"store": store(ctx, s, "app", r, "y"), "delete": s.Delete(ctx, "app", r.Attestation),
+			"unclaimed": unclaimed, "by tag": byTag,
+		} {
 			if !errors.Is(err, context.Canceled) || errors.Is(err, ErrStorage) {
 				t.Errorf("%s: got %v, want context.Canceled", name, err)
 			}

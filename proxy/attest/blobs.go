@@ -2,12 +2,18 @@ package attest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+
+	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+
+	"sluice/proxy/internal/objects"
 )
 
 // PutBlob keeps what r gives, as a stream, if it has the digest and the size; a size below 0 is not known. When the
-// blob is there already r is not read.
+// blob is there already, and was written less than a day ago, r is not read: an older one is written again, so that
+// Sweep sees that it is in use.
 func (s *Store) PutBlob(ctx context.Context, repo, digest string, r io.Reader, size int64) error {
 	path, err := digestPath(repo, blobKind, digest)
 	if err == nil {
@@ -31,14 +37,12 @@ func (s *Store) OpenBlob(ctx context.Context, repo, digest string, offset int64)
 	return rc, size, nil
 }
 
-// StatBlob is the size of a blob.
+// StatBlob is the size of a blob. When it answers, the blob stays for at least another day: whoever asks then does not
+// send it.
 func (s *Store) StatBlob(ctx context.Context, repo, digest string) (size int64, err error) {
 	path, err := digestPath(repo, blobKind, digest)
 	if err == nil {
-		size, err = s.storage.size(ctx, path)
-	}
-	if absent(err) {
-		err = ErrNotFound
+		size, err = s.statBlob(ctx, path, repo, digest)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("look for stored blob %s of repository %s: %w", digest, repo, err)
@@ -46,20 +50,48 @@ func (s *Store) StatBlob(ctx context.Context, repo, digest string) (size int64, 
 	return size, nil
 }
 
+func (s *Store) statBlob(ctx context.Context, path, repo, digest string) (int64, error) {
+	there, err := s.storage.Stat(ctx, path)
+	if objects.Absent(err) {
+		return 0, ErrNotFound
+	}
+	if err != nil {
+		return 0, err
+	}
+	if s.fresh(there) {
+		return there.Size(), nil
+	}
+	rc, err := s.storage.Open(ctx, path, there.Size(), 0)
+	var size int64
+	if err == nil {
+		defer rc.Close()
+		size, err = s.storage.Copy(ctx, path, stagingPath(repo), rc, digest)
+	}
+	if objects.Absent(err) || errors.Is(err, ErrDigest) { // whoever needs it sends it again, which repairs it
+		return 0, fmt.Errorf("%w any more: %s", ErrNotFound, err.Error())
+	}
+	return size, err
+}
+
+// fresh: it was written so recently that no sweep takes it before a push that begins now has come to its end.
+func (s *Store) fresh(fi storagedriver.FileInfo) bool {
+	return fi.ModTime().After(s.now().Add(-day))
+}
+
 func (s *Store) writeBlob(ctx context.Context, path, repo, digest string, r io.Reader, size int64) error {
-	there, err := s.storage.size(ctx, path)
-	if err == nil && (size < 0 || there == size) {
+	there, err := s.storage.Stat(ctx, path)
+	if err == nil && (size < 0 || there.Size() == size) && s.fresh(there) {
 		return nil
 	}
-	if err != nil && !absent(err) {
+	if err != nil && !objects.Absent(err) {
 		return err
 	}
-	h := newHash(digest)
+	h := objects.NewHash(digest)
 	if size >= 0 {
 		r = io.LimitReader(r, size+1) // one more, to see that there is more
 	}
 	counted := &counter{r: r}
-	_, err = s.storage.save(ctx, path, stagingPath(repo), io.TeeReader(counted, h), func() error {
+	_, err = s.storage.Save(ctx, path, stagingPath(repo), io.TeeReader(counted, h), func() error {
 		if size >= 0 && counted.n != size {
 			more := ""
 			if counted.n > size {
@@ -67,21 +99,24 @@ func (s *Store) writeBlob(ctx context.Context, path, repo, digest string, r io.R
 			}
 			return fmt.Errorf("%w: the content has %d%s bytes, not %d", ErrDigest, counted.n, more, size)
 		}
-		return checkSum(h, digest)
+		return objects.CheckSum(h, digest)
 	})
+	if objects.Absent(err) { // what was staged has gone
+		return fmt.Errorf("%w: %s", ErrStorage, err.Error())
+	}
 	return err
 }
 
 func (s *Store) openBlob(ctx context.Context, path string, offset int64) (io.ReadCloser, int64, error) {
-	size, err := s.storage.size(ctx, path)
+	size, err := s.storage.Size(ctx, path)
 	if err == nil && (offset < 0 || offset > size) {
 		return nil, 0, fmt.Errorf("%w offset %d, there are %d bytes", ErrInvalid, offset, size)
 	}
 	var rc io.ReadCloser
 	if err == nil {
-		rc, err = s.storage.open(ctx, path, size, offset)
+		rc, err = s.storage.Open(ctx, path, size, offset)
 	}
-	if absent(err) {
+	if objects.Absent(err) {
 		return nil, 0, ErrNotFound
 	}
 	return rc, size, err

@@ -10,6 +10,8 @@ import (
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/google/go-cmp/cmp"
+
+	"sluice/proxy/proxytest"
 )
 
 // I7: whichever call of the storage fails, and however, what can be found can be read, and the same again makes
@@ -76,40 +78,23 @@ func TestI7WhicheverCallFailsARetryConverges(t *testing.T) {
 			}
 		}},
 	} {
-		for _, how := range []failure{failBefore, failAfter, failOn} {
-			t.Run(o.name+"/"+how.String(), func(t *testing.T) {
-				t.Parallel()
-				backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
-					if d.Name() == "filesystem" && how != failOn {
-						return // it syncs every file; the other two ways say nothing new about the order of the calls
+		t.Run(o.name, func(t *testing.T) {
+			everyFault(t, func(t *testing.T, good *Store, _ storagedriver.StorageDriver, bad *proxytest.FailingDriver) {
+				o.prepare(t, good)
+				err := o.do(t.Context(), newStore(bad))
+				if err != nil && !errors.Is(err, ErrStorage) {
+					t.Errorf("the error is not the storage's: %v", err)
+				}
+				whatIsFoundCanBeRead(t, good)
+				if err != nil {
+					if err := o.do(t.Context(), good); err != nil {
+						t.Errorf("a retry failed: %v", err)
 					}
-					for n := 1; ; n++ {
-						good := newStore(d)
-						o.prepare(t, good)
-						bad := &failing{StorageDriver: d, nth: n, how: how}
-						err := o.do(t.Context(), newStore(bad))
-						if err != nil && !errors.Is(err, ErrStorage) {
-							t.Fatalf("call %d failed: the error is not the storage's: %v", n, err)
-						}
-						whatIsFoundCanBeRead(t, good)
-						if err != nil {
-							if err := o.do(t.Context(), good); err != nil {
-								t.Fatalf("after call %d failed, a retry failed: %v", n, err)
-							}
-						}
-						o.check(t, good)
-						whatIsFoundCanBeRead(t, good)
-						if t.Failed() {
-							t.Fatalf("call %d had failed", n)
-						}
-						if !bad.fired() {
-							return
-						}
-						must(t, d.Delete(t.Context(), "/attestations"))
-					}
-				})
+				}
+				o.check(t, good)
+				whatIsFoundCanBeRead(t, good)
 			})
-		}
+		})
 	}
 }
 

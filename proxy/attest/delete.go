@@ -3,7 +3,8 @@ package attest
 import (
 	"context"
 	"fmt"
-	"path"
+
+	"sluice/proxy/internal/objects"
 )
 
 // Delete forgets an attestation: its records, its manifest, the derived one, and its statements and further needs as
@@ -15,7 +16,7 @@ import (
 // statement present and records it, and has to be repeated.
 func (s *Store) Delete(ctx context.Context, repo, attestationDigest string) error {
 	if err := s.delete(ctx, repo, attestationDigest); err != nil {
-		return fmt.Errorf("delete attestation %s of repository %s: %w", shortened(attestationDigest), repo, err)
+		return fmt.Errorf("delete attestation %s of repository %s: %w", objects.Shortened(attestationDigest), repo, err)
 	}
 	return nil
 }
@@ -34,12 +35,12 @@ func (s *Store) delete(ctx context.Context, repo, attestation string) error {
 		return err
 	}
 	known := 0
-	if _, err := s.storage.size(ctx, document); err == nil {
+	if _, err := s.storage.Size(ctx, document); err == nil {
 		known++
-	} else if !absent(err) {
+	} else if !objects.Absent(err) {
 		return err
 	}
-	left, err := s.storage.list(ctx, unclaimed)
+	left, err := s.storage.List(ctx, unclaimed)
 	if err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func (s *Store) delete(ctx context.Context, repo, attestation string) error {
 			continue
 		}
 		done[p] = true
-		if err := s.storage.remove(ctx, p); err != nil {
+		if err := s.storage.Remove(ctx, p); err != nil {
 			return err
 		}
 	}
@@ -102,30 +103,26 @@ func (r Record) names() []string {
 
 // references reads every record of a repository: those of one attestation, and all that the others name.
 func (s *Store) references(ctx context.Context, repo, attestation string) (ours []Record, shared map[string]bool, err error) {
-	shared = map[string]bool{}
-	paths, err := s.storage.files(ctx, "/"+root+"/"+repo+"/"+string(recordKind), func(string) bool { return false })
+	records, err := s.recordsOf(ctx, repo)
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, p := range paths {
-		if !keyGrammar.MatchString(path.Base(p)) {
+	shared = map[string]bool{}
+	for _, r := range records {
+		if r.Attestation == attestation {
+			ours = append(ours, r)
 			continue
 		}
-		r, err := s.readRecord(ctx, p)
-		if err != nil {
-			return nil, nil, err
-		}
-		switch {
-		case r == nil: // deleted since it was listed
-		case r.Attestation == attestation:
-			ours = append(ours, *r)
-		default:
-			shared[r.Attestation] = true
-			shared[r.Original] = true
-			for _, d := range r.names() {
-				shared[d] = true
-			}
-		}
+		r.mark(shared)
 	}
 	return ours, shared, nil
+}
+
+// mark adds all that a record names.
+func (r Record) mark(named map[string]bool) {
+	named[r.Attestation] = true
+	named[r.Original] = true
+	for _, d := range r.names() {
+		named[d] = true
+	}
 }

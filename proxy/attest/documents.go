@@ -4,7 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"strings"
+
+	"sluice/proxy/internal/objects"
 )
 
 // PutDocument keeps a manifest or an index. The bytes must have the digest.
@@ -32,32 +33,28 @@ func (s *Store) Document(ctx context.Context, repo, digest string) (mediaType st
 }
 
 func (s *Store) writeDocument(ctx context.Context, path, digest, mediaType string, b []byte) error {
-	if len(mediaType) > 255 || strings.ContainsFunc(mediaType, func(r rune) bool { return r < ' ' }) {
-		return fmt.Errorf("%w media type %q", ErrInvalid, shortened(mediaType))
+	if err := objects.CheckMediaType(mediaType); err != nil {
+		return err
 	}
-	h := newHash(digest)
-	h.Write(b)
-	if err := checkSum(h, digest); err != nil {
+	if err := objects.CheckBytes(b, digest); err != nil {
 		return err
 	}
 	packed := make([]byte, 0, len(mediaType)+1+len(b))
 	packed = append(packed, mediaType...)
 	packed = append(packed, '\n')
-	return s.storage.put(ctx, path, append(packed, b...))
+	return s.storage.Put(ctx, path, append(packed, b...))
 }
 
 func (s *Store) readDocument(ctx context.Context, path, digest string) (mediaType string, b []byte, err error) {
-	packed, err := s.storage.get(ctx, path)
-	if absent(err) {
+	packed, err := s.storage.Get(ctx, path)
+	if objects.Absent(err) {
 		return "", nil, ErrNotFound
 	}
 	if err != nil {
 		return "", nil, err
 	}
 	line, b, ok := bytes.Cut(packed, []byte("\n"))
-	h := newHash(digest)
-	h.Write(b)
-	if err := checkSum(h, digest); err != nil || !ok {
+	if err := objects.CheckBytes(b, digest); err != nil || !ok {
 		return "", nil, fmt.Errorf("%w: %s in the storage is damaged", ErrNotFound, path)
 	}
 	return string(line), b, nil

@@ -5,62 +5,110 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
+
+	"sluice/proxy/internal/objects"
 )
 
 // DeleteDocument forgets one original. What it listed stays; Delete is for attestations.
 func (s *Store) DeleteDocument(ctx context.Context, repo, digest string) error {
 	p, err := digestPath(repo, documentKind, digest)
 	if err == nil {
-		err = s.storage.remove(ctx, p)
+		err = s.storage.Remove(ctx, p)
 	}
 	if err != nil {
-		return fmt.Errorf("delete document %s of repository %s: %w", shortened(digest), repo, err)
+		return fmt.Errorf("delete document %s of repository %s: %w", objects.Shortened(digest), repo, err)
 	}
 	return nil
 }
 
-// Expire deletes the attestations whose newest record is older than before, in all repositories, and says how many. An
-// attestation that fails does not keep the others from being deleted.
+// Recorded says whether any record is about an attestation. One that is stored without was part of a push that did not
+// come to its end.
+func (s *Store) Recorded(ctx context.Context, repo, attestation string) (bool, error) {
+	folder, err := digestPath(repo, recordKind, attestation)
+	var names []string
+	if err == nil {
+		names, err = s.storage.List(ctx, folder)
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for records of attestation %s in repository %s: %w", objects.Shortened(attestation), repo, err)
+	}
+	return slices.ContainsFunc(names, keyGrammar.MatchString), nil
+}
+
+// Expire deletes the records of attestations whose newest one is older than before, in all repositories, and says of
+// how many. Nothing finds these any more, and what no other record names goes with the next sweeps: whether a push is
+// about to record it again is what Sweep minds. An attestation that fails does not keep the others from being deleted,
+// nor a repository with a malformed record other repositories.
 func (s *Store) Expire(ctx context.Context, before time.Time) (int, error) {
-	paths, err := s.storage.files(ctx, "/"+root, func(folder string) bool {
+	files, err := s.storage.Files(ctx, "/"+root, func(folder string) bool {
 		return strings.HasPrefix(folder, "_") && folder != string(recordKind)
 	})
 	if err != nil {
 		return 0, fmt.Errorf("expire stored attestations: %w", err)
 	}
-	type stored struct{ repo, attestation string }
-	newest := map[stored]time.Time{}
-	var errs []error
-	for _, p := range paths {
-		repo, _, ok := strings.Cut(strings.TrimPrefix(p, "/"+root+"/"), "/"+string(recordKind)+"/")
-		if !ok || !keyGrammar.MatchString(path.Base(p)) {
-			continue
-		}
-		r, err := s.readRecord(ctx, p)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if r == nil {
-			continue
-		}
-		k := stored{repo, r.Attestation}
-		if r.At.After(newest[k]) {
-			newest[k] = r.At
+	var repos []string // the files of a repository follow each other in most drivers
+	for _, f := range files {
+		if repo, k, _, ok := split(f.Path()); ok && k == recordKind && keyGrammar.MatchString(path.Base(f.Path())) {
+			repos = append(repos, repo)
 		}
 	}
+	slices.Sort(repos)
 	n := 0
-	for k, at := range newest {
-		if !at.Before(before) {
+	var errs []error
+	for _, repo := range slices.Compact(repos) {
+		expired, err := s.expire(ctx, repo, before)
+		n += expired
+		if err != nil {
+			errs = append(errs, fmt.Errorf("expire stored attestations of repository %s: %w", repo, err))
+		}
+	}
+	return n, errors.Join(errs...)
+}
+
+func (s *Store) expire(ctx context.Context, repo string, before time.Time) (n int, err error) {
+	records, err := s.recordsOf(ctx, repo)
+	if err != nil {
+		return 0, err
+	}
+	of := map[string][]Record{}
+	for _, r := range records {
+		of[r.Attestation] = append(of[r.Attestation], r)
+	}
+	var errs []error
+	for attestation, records := range of {
+		if slices.ContainsFunc(records, func(r Record) bool { return !r.At.Before(before) }) {
 			continue
 		}
-		if err := s.Delete(ctx, k.repo, k.attestation); err != nil && !errors.Is(err, ErrNotFound) {
-			errs = append(errs, err)
+		if err := s.deleteRecords(ctx, repo, attestation, records); err != nil {
+			errs = append(errs, fmt.Errorf("attestation %s: %w", attestation, err))
 			continue
 		}
 		n++
 	}
 	return n, errors.Join(errs...)
+}
+
+// deleteRecords takes the lookups first: while the first record is there the next call goes on.
+func (s *Store) deleteRecords(ctx context.Context, repo, attestation string, records []Record) error {
+	doomed, last := []string{}, []string{}
+	for _, r := range records {
+		places, err := r.places(repo)
+		if err != nil {
+			return err
+		}
+		doomed, last = append(doomed, places[1:]...), append(last, places[0])
+	}
+	unclaimed, err := digestPath(repo, unclaimedKind, attestation)
+	if err != nil {
+		return err
+	}
+	for _, p := range slices.Concat(doomed, []string{unclaimed}, last) {
+		if err := s.storage.Remove(ctx, p); err != nil {
+			return err
+		}
+	}
+	return nil
 }

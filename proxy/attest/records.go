@@ -8,11 +8,14 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"sluice/proxy/internal/objects"
 )
 
 // Record says of one attestation what it is about and how it was pushed. The same attestation has several when it was
@@ -52,7 +55,7 @@ func (r Record) key() string {
 }
 
 func (r Record) check() error {
-	if _, _, err := splitDigest(r.Attestation); err != nil {
+	if err := objects.CheckDigest(r.Attestation); err != nil {
 		return err
 	}
 	digests := slices.Clone(r.Needs)
@@ -65,12 +68,12 @@ func (r Record) check() error {
 		digests = append(digests, st.Digest)
 	}
 	for _, d := range digests {
-		if _, _, err := splitDigest(d); err != nil {
+		if err := objects.CheckDigest(d); err != nil {
 			return err
 		}
 	}
 	if r.Tag != "" {
-		return checkTag(r.Tag)
+		return objects.CheckTag(r.Tag)
 	}
 	return nil
 }
@@ -82,7 +85,7 @@ func (r Record) places(repo string) ([]string, error) {
 		return nil, err
 	}
 	places := []string{folder + "/" + r.key()}
-	name := leaf(r.Attestation) + "-" + r.key()
+	name := objects.Leaf(r.Attestation) + "-" + r.key()
 	for _, by := range []struct {
 		kind   kind
 		digest string
@@ -112,7 +115,7 @@ func (s *Store) PutRecord(ctx context.Context, repo string, r Record) error {
 	if r.At.IsZero() {
 		r.At = s.now().UTC()
 	}
-	err := checkRepository(repo)
+	err := objects.CheckRepository(repo)
 	if err == nil {
 		err = r.check()
 	}
@@ -126,11 +129,11 @@ func (s *Store) PutRecord(ctx context.Context, repo string, r Record) error {
 	}
 	for _, p := range places {
 		if err == nil {
-			err = s.storage.put(ctx, p, b)
+			err = s.storage.Put(ctx, p, b)
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("record attestation %s of repository %s: %w", shortened(r.Attestation), repo, err)
+		return fmt.Errorf("record attestation %s of repository %s: %w", objects.Shortened(r.Attestation), repo, err)
 	}
 	return nil
 }
@@ -167,7 +170,7 @@ func (s *Store) ByTag(ctx context.Context, repo, tag string) ([]Record, error) {
 const readAtOnce = 8
 
 func (s *Store) find(ctx context.Context, repo, what, folder string, wanted func(Record) bool) ([]Record, error) {
-	names, err := s.storage.list(ctx, folder)
+	names, err := s.storage.List(ctx, folder)
 	if err != nil {
 		return nil, fmt.Errorf("look for attestations of %s in repository %s: %w", what, repo, err)
 	}
@@ -176,27 +179,17 @@ func (s *Store) find(ctx context.Context, repo, what, folder string, wanted func
 		if i < 0 || !keyGrammar.MatchString(name[i+1:]) {
 			return true
 		}
-		_, ok := digestOfLeaf(name[:i])
+		_, ok := objects.DigestOfLeaf(name[:i])
 		return !ok
 	})
-	found := make([]*Record, len(names))
-	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(readAtOnce)
 	for i, name := range names {
-		group.Go(func() (err error) {
-			found[i], err = s.readRecord(groupCtx, folder+"/"+name)
-			return err
-		})
+		names[i] = folder + "/" + name
 	}
-	if err := group.Wait(); err != nil {
+	records, err := s.readRecords(ctx, names)
+	if err != nil {
 		return nil, fmt.Errorf("read the attestations of %s in repository %s: %w", what, repo, err)
 	}
-	var records []Record
-	for _, r := range found {
-		if r != nil && wanted(*r) {
-			records = append(records, *r)
-		}
-	}
+	records = slices.DeleteFunc(records, func(r Record) bool { return !wanted(r) })
 	slices.SortFunc(records, func(a, b Record) int {
 		return cmp.Or(b.At.Compare(a.At), cmp.Compare(a.Attestation, b.Attestation),
 			cmp.Compare(a.Original, b.Original), cmp.Compare(a.Tag, b.Tag), cmp.Compare(a.Subject, b.Subject))
@@ -204,10 +197,48 @@ func (s *Store) find(ctx context.Context, repo, what, folder string, wanted func
 	return records, nil
 }
 
+// recordsOf reads every record of a repository.
+func (s *Store) recordsOf(ctx context.Context, repo string) ([]Record, error) {
+	files, err := s.storage.Files(ctx, "/"+root+"/"+repo+"/"+string(recordKind), nil)
+	if err != nil {
+		return nil, err
+	}
+	var paths []string
+	for _, f := range files {
+		if keyGrammar.MatchString(path.Base(f.Path())) {
+			paths = append(paths, f.Path())
+		}
+	}
+	return s.readRecords(ctx, paths)
+}
+
+// readRecords leaves out what was deleted since it was listed.
+func (s *Store) readRecords(ctx context.Context, paths []string) ([]Record, error) {
+	found := make([]*Record, len(paths))
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(readAtOnce)
+	for i, p := range paths {
+		group.Go(func() (err error) {
+			found[i], err = s.readRecord(groupCtx, p)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	var records []Record
+	for _, r := range found {
+		if r != nil {
+			records = append(records, *r)
+		}
+	}
+	return records, nil
+}
+
 // readRecord returns nil for one that was deleted since it was listed.
 func (s *Store) readRecord(ctx context.Context, path string) (*Record, error) {
-	b, err := s.storage.get(ctx, path)
-	if absent(err) {
+	b, err := s.storage.Get(ctx, path)
+	if objects.Absent(err) {
 		return nil, nil
 	}
 	if err != nil {

@@ -10,10 +10,12 @@ import (
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
 	"github.com/google/go-cmp/cmp"
+
+	"sluice/proxy/internal/objects/objectstest"
 )
 
 func TestRecordsAreFoundByImageOriginalAndTag(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(d)
 		ctx := t.Context()
 		older, newer := record("provenance"), record("provenance", "sbom")
@@ -64,10 +66,10 @@ func TestARecordWithoutATimeGetsOne(t *testing.T) {
 }
 
 func TestAMalformedRecordIsAnErrorThatNamesItsPath(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(d)
 		must(t, s.PutRecord(t.Context(), "app", record("x")))
-		paths := allPaths(t, d)
+		paths := objectstest.Paths(t, d, "/")
 		for _, p := range paths { // what a crash of the filesystem driver leaves is no record
 			must(t, d.PutContent(t.Context(), p+".01a1fa84-f3ab-735f-9bfb-260e731f0fe2.tmp", []byte("half")))
 		}
@@ -97,7 +99,7 @@ func TestAMalformedRecordIsAnErrorThatNamesItsPath(t *testing.T) {
 }
 
 func TestDeletingAnAttestationLeavesWhatOthersReferTo(t *testing.T) {
-	backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(d)
 		ctx := t.Context()
 		one, two := record("shared", "of one"), record("shared", "of two")
@@ -127,8 +129,12 @@ func TestDeletingAnAttestationLeavesWhatOthersReferTo(t *testing.T) {
 			repo, body string
 			there      bool
 		}{
-			{"app", "shared", true}, {"app", "config", true}, {"app", "of two", true}, {"app", "of one", false},
-			{"team/app", "shared", true}, {"team/app", "of one", true},
+			{"app", "shared", true},
+			{"app", "config", true},
+			{"app", "of two", true},
+			{"app", "of one", false},
+			{"team/app", "shared", true},
+			{"team/app", "of one", true},
 		} {
 			if _, err := s.StatBlob(ctx, c.repo, sha(c.body)); (err == nil) != c.there {
 				t.Errorf("%q in %s: %v, want %v", c.body, c.repo, err, c.there)
@@ -140,7 +146,7 @@ func TestDeletingAnAttestationLeavesWhatOthersReferTo(t *testing.T) {
 			}
 		}
 		must(t, s.Delete(ctx, "app", two.Attestation))
-		for _, p := range allPaths(t, d) {
+		for _, p := range objectstest.Paths(t, d, "/") {
 			if strings.HasPrefix(p, "/attestations/app/") && !strings.Contains(p, sha("index")[7:]) {
 				t.Errorf("%s was left", p)
 			}

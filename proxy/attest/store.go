@@ -14,10 +14,14 @@
 //	/attestations/<repository>/_tags/<tag>/<attestation>-<key>               and by tag
 //	/attestations/<repository>/_unclaimed/<attestation>/...      attestations that no index ever named
 //	/attestations/<repository>/_staging/<random>                 written, not yet checked
+//	/attestations/<repository>/_aside/<day>/<kind>/...           named by nothing when a sweep came by on that day
 //
 // What a record names is written before it, and the record below _records before those that lookups find, so whatever
 // can be found can be read, and whatever can be found can be deleted. Every write happens as a whole or not at all, and
 // writing something again changes nothing, so an operation that failed at any point may simply be repeated.
+//
+// A record is what keeps the rest: Sweep deletes documents and blobs that none names, once they are old, in two steps a
+// day apart. What a push finds here it does not send, so it is written again when it is a day old.
 package attest
 
 import (
@@ -25,22 +29,24 @@ import (
 	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+
+	"sluice/proxy/internal/objects"
 )
 
 var (
 	// ErrNotFound says that it is not kept here.
 	ErrNotFound = errors.New("not stored")
 	// ErrInvalid says that a repository, tag, digest or media type is outside its grammar.
-	ErrInvalid = errors.New("invalid")
+	ErrInvalid = objects.ErrInvalid
 	// ErrDigest says that content does not have the digest or the size that was announced.
-	ErrDigest = errors.New("digest mismatch")
+	ErrDigest = objects.ErrDigest
 	// ErrStorage says that the storage driver failed, and not the client and not the data: `on_storage_error` applies.
-	ErrStorage = errors.New("storage failed")
+	ErrStorage = objects.ErrStorage
 )
 
 // Store is safe for use by many goroutines, and by many processes on the same storage.
 type Store struct {
-	storage storage
+	storage objects.Storage
 	now     func() time.Time
 }
 
@@ -49,5 +55,5 @@ func New(d storagedriver.StorageDriver, now func() time.Time) *Store {
 	if now == nil {
 		now = time.Now
 	}
-	return &Store{storage: storage{d}, now: now}
+	return &Store{storage: objects.Storage{Driver: d}, now: now}
 }

@@ -5,38 +5,29 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
-	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
-	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
+
+	"sluice/proxy/internal/objects/objectstest"
+	"sluice/proxy/proxytest"
 )
 
-// backends: every test of the Store runs over each, since nothing may depend on which one it is.
-func backends(t *testing.T, test func(t *testing.T, d storagedriver.StorageDriver)) {
-	t.Helper()
-	t.Run("inmemory", func(t *testing.T) { test(t, inmemory.New()) })
-	t.Run("filesystem", func(t *testing.T) { test(t, newFilesystem(t)) })
-}
+// small keeps the tests fast: a large object is one that is staged, however small that is.
+const small = 4 << 10
 
-// newFilesystem is on a file system in memory where the machine has one: the driver syncs every file that it writes.
-func newFilesystem(t testing.TB) storagedriver.StorageDriver {
-	dir, err := os.MkdirTemp("/dev/shm", "sluice-test-")
-	if err != nil {
-		dir = t.TempDir()
-	} else {
-		t.Cleanup(func() { os.RemoveAll(dir) })
-	}
-	return filesystem.New(filesystem.DriverParameters{RootDirectory: dir, MaxThreads: 25})
-}
+// start is the real time, because drivers stamp objects with it.
+var start = time.Now().UTC().Truncate(time.Second)
 
-var start = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+func newStore(d storagedriver.StorageDriver) *Store { return storeAfter(d, 0) }
 
-func newStore(d storagedriver.StorageDriver) *Store {
-	return New(d, func() time.Time { return start })
+// storeAfter is a Store whose clock is days ahead, to which all that there is has become as old.
+func storeAfter(d storagedriver.StorageDriver, days int) *Store {
+	s := New(d, func() time.Time { return start.Add(time.Duration(days) * day) })
+	s.storage.Small = small
+	return s
 }
 
 func sha(s string) string     { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(s))) }
@@ -50,21 +41,6 @@ func must(t testing.TB, err error) {
 }
 
 func content(n int) string { return strings.Repeat("0123456789abcdef", n/16+1)[:n] }
-
-func allPaths(t testing.TB, d storagedriver.StorageDriver) []string {
-	t.Helper()
-	var paths []string
-	err := d.Walk(context.Background(), "/", func(fi storagedriver.FileInfo) error {
-		if !fi.IsDir() {
-			paths = append(paths, fi.Path())
-		}
-		return nil
-	})
-	if err != nil && !absent(err) {
-		t.Fatal(err)
-	}
-	return paths
-}
 
 // store keeps an attestation as a push does: what the record names first.
 func store(ctx context.Context, s *Store, repo string, r Record, bodies ...string) error {
@@ -99,9 +75,40 @@ func record(statements ...string) Record {
 		Original: sha("index"), Tag: "v1", At: start,
 	}
 	for _, body := range statements {
-		r.Statements = append(r.Statements, Statement{Digest: sha(body), MediaType: "application/vnd.in-toto+json",
-			PredicateType: "https://slsa.dev/provenance/v1", Size: int64(len(body))})
+		r.Statements = append(r.Statements, Statement{
+			Digest: sha(body), MediaType: "application/vnd.in-toto+json",
+			PredicateType: "https://slsa.dev/provenance/v1", Size: int64(len(body)),
+		})
 	}
 	r.Attestation = sha(manifestOf(r))
 	return r
+}
+
+// everyFault runs body with a driver whose nth call fails, for every n that it has and every way to fail.
+func everyFault(t *testing.T, body func(t *testing.T, good *Store, d storagedriver.StorageDriver, bad *proxytest.FailingDriver)) {
+	for _, how := range []proxytest.Kind{proxytest.FaultError, proxytest.FaultAfter, proxytest.FaultPartial, proxytest.FaultDead} {
+		t.Run(string(how), func(t *testing.T) {
+			t.Parallel()
+			objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+				if d.Name() == "filesystem" && how != proxytest.FaultDead {
+					return // it is slow, and the other ways say nothing new about the order of the calls
+				}
+				for n := 1; ; n++ {
+					bad := proxytest.NewFailingDriver(d)
+					bad.Fail(n, how)
+					body(t, newStore(d), d, bad)
+					if t.Failed() {
+						t.Fatalf("call %d had failed: %s", n, bad.Failed())
+					}
+					if !bad.Fired() {
+						if n == 1 {
+							t.Fatal("no call was made at all")
+						}
+						return
+					}
+					must(t, d.Delete(t.Context(), "/attestations"))
+				}
+			})
+		})
+	}
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"sluice/proxy/internal/objects"
 )
 
 // Unclaimed is an attestation that was pushed and that no index ever named: a referrers-only copy of a legacy one, or
@@ -27,7 +29,7 @@ func (s *Store) PutUnclaimedBlob(ctx context.Context, repo, attestation, digest 
 	}
 	if err != nil {
 		return fmt.Errorf("store blob %s of unclaimed attestation %s of repository %s: %w",
-			shortened(digest), shortened(attestation), repo, err)
+			objects.Shortened(digest), objects.Shortened(attestation), repo, err)
 	}
 	return nil
 }
@@ -39,7 +41,7 @@ func (s *Store) PutUnclaimed(ctx context.Context, repo, attestation, mediaType s
 		err = s.writeDocument(ctx, folder+"/"+unclaimedDocument, attestation, mediaType, b)
 	}
 	if err != nil {
-		return fmt.Errorf("store unclaimed attestation %s of repository %s: %w", shortened(attestation), repo, err)
+		return fmt.Errorf("store unclaimed attestation %s of repository %s: %w", objects.Shortened(attestation), repo, err)
 	}
 	return nil
 }
@@ -51,7 +53,7 @@ func (s *Store) UnclaimedDocument(ctx context.Context, repo, attestation string)
 		mediaType, b, err = s.readDocument(ctx, folder+"/"+unclaimedDocument, attestation)
 	}
 	if err != nil {
-		return "", nil, fmt.Errorf("read unclaimed attestation %s of repository %s: %w", shortened(attestation), repo, err)
+		return "", nil, fmt.Errorf("read unclaimed attestation %s of repository %s: %w", objects.Shortened(attestation), repo, err)
 	}
 	return mediaType, b, nil
 }
@@ -64,7 +66,7 @@ func (s *Store) OpenUnclaimedBlob(ctx context.Context, repo, attestation, digest
 	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("read blob %s of unclaimed attestation %s of repository %s: %w",
-			shortened(digest), shortened(attestation), repo, err)
+			objects.Shortened(digest), objects.Shortened(attestation), repo, err)
 	}
 	return rc, size, nil
 }
@@ -74,31 +76,31 @@ func unclaimedBlob(repo, attestation, digest string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, _, err := splitDigest(digest); err != nil {
+	if err := objects.CheckDigest(digest); err != nil {
 		return "", err
 	}
-	return folder + "/" + leaf(digest), nil
+	return folder + "/" + objects.Leaf(digest), nil
 }
 
 // Unclaimed lists the unclaimed attestations of a repository, or of all when repo is empty, sorted.
 func (s *Store) Unclaimed(ctx context.Context, repo string) ([]Unclaimed, error) {
 	from := "/" + root
 	if repo != "" {
-		if err := checkRepository(repo); err != nil {
+		if err := objects.CheckRepository(repo); err != nil {
 			return nil, err
 		}
 		from += "/" + repo + "/" + string(unclaimedKind)
 	}
 	// Every other folder with an underscore may be big.
-	paths, err := s.storage.files(ctx, from, func(folder string) bool {
+	files, err := s.storage.Files(ctx, from, func(folder string) bool {
 		return strings.HasPrefix(folder, "_") && folder != string(unclaimedKind)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list unclaimed attestations: %w", err)
 	}
 	var found []Unclaimed
-	for _, p := range paths {
-		if u, ok := parseUnclaimed(p); ok {
+	for _, f := range files {
+		if u, ok := parseUnclaimed(f.Path()); ok {
 			found = append(found, u)
 		}
 	}
