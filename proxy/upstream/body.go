@@ -135,7 +135,13 @@ func (b *body) failed() error {
 
 // WriteTo is how a body of unknown length is sent: http.Transport copies such a body into its chunked
 // writer, and with 32 KiB at a time if it may choose.
-func (b *body) WriteTo(w io.Writer) (int64, error) { return pump(w, b) }
+func (b *body) WriteTo(w io.Writer) (int64, error) {
+	n, err := pump(w, b)
+	if err != nil && b.failed() == nil && !errors.Is(err, errAbandoned) {
+		time.Sleep(lastWords) // as in conn.ReadFrom: the registry's reason is on its way
+	}
+	return n, err
+}
 
 // answer is a response's body; done runs once, when it is closed or at its end.
 type answer struct {
