@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
@@ -339,4 +340,29 @@ func TestWhicheverCallFailsWhileItIsPutBackOrWrittenAgainNothingIsLost(t *testin
 			t.Error(err)
 		}
 	})
+}
+
+func TestWhatIsWrittenAgainAfterASweepHasListedItStaysWhereItIs(t *testing.T) {
+	d := inmemory.New() // whose objects have the time of time.Now; a file system's clock may be behind it
+	put := func() { must(t, newStore(d).PutDocument(t.Context(), "app", sha("x"), "x/y", []byte("x"))) }
+	put()
+	fi, err := d.Stat(t.Context(), objectstest.Paths(t, d, "/")[0])
+	must(t, err)
+	olderThan := fi.ModTime().Add(1)
+	for time.Now().Before(olderThan) {
+		continue
+	}
+	for _, want := range []Swept{{}, {Aside: 1}} {
+		again := want.Aside == 0
+		swept, err := storeAfter(d, 4).Sweep(t.Context(), olderThan, func(context.Context, string, string) (bool, error) {
+			if again {
+				put()
+			}
+			return false, nil
+		})
+		if err != nil || swept != want {
+			t.Errorf("written again: %v: swept %+v, %v, want %+v", again, swept, err, want)
+		}
+		olderThan = time.Now().Add(time.Nanosecond)
+	}
 }
