@@ -6,4 +6,7 @@ import "context"
 func (p *Proxy) Settle() { p.background.Wait() }
 
 // Sweep is one round of housekeeping.
-func (p *Proxy) Sweep(ctx context.Context) { p.sweep(ctx) }
+func (p *Proxy) Sweep(ctx context.Context) {
+	p.sweep(ctx)
+	p.sweepStored(ctx)
+}

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"sluice/filters"
 	"sluice/proxy/quarantine"
 )
 
@@ -20,7 +19,6 @@ const (
 	headerTimeout = 30 * time.Second // slow headers hold a connection no longer; bodies may take their time
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 64 << 10
-	sweepEvery    = time.Hour
 )
 
 // Run serves until ctx ends, then lets running requests finish within shutdown_timeout.
@@ -137,50 +135,4 @@ func (p *Proxy) readyz(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	_, _ = w.Write([]byte("ok\n"))
-}
-
-// housekeeping sweeps quarantine and forgets old hints until ctx ends.
-func (p *Proxy) housekeeping(ctx context.Context) {
-	tick := time.NewTicker(time.Minute)
-	defer tick.Stop()
-	var swept time.Time
-	for {
-		if now := p.now(); now.Sub(swept) >= sweepEvery {
-			swept = now
-			p.sweep(ctx)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			p.authority.expire()
-		}
-	}
-}
-
-// sweep empties generations of quarantine that are over. Attestations that no index ever named are
-// kept aside where the rule says `store`: they may be the only copy of somebody's provenance.
-func (p *Proxy) sweep(ctx context.Context) {
-	s, err := p.quarantine.Sweep(ctx, p.keepUnclaimed)
-	if err != nil && ctx.Err() == nil {
-		p.log.Error("sweep failed, the next one tries again", "reason", err)
-	}
-	if len(s.Generations) > 0 {
-		p.log.Info("swept", "generations", s.Generations, "objects", s.Objects, "bytes", s.Bytes, "manifests", s.Manifests)
-	}
-	if days := int(p.cfg.Store.Retention); days > 0 {
-		p.expireStored(ctx, days)
-	}
-}
-
-func (p *Proxy) keepUnclaimed(ctx context.Context, repo, digest string, m quarantine.Manifest) error {
-	if p.cfg.Rule(repo).Attestations != filters.Store {
-		return nil
-	}
-	kept, err := p.moveUnclaimed(ctx, repo, digest, m)
-	if kept {
-		p.observe.Unclaimed()
-		p.log.Warn("attestation that no index named is kept aside", "repository", repo, "digest", digest)
-	}
-	return err
 }

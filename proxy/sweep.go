@@ -1,0 +1,135 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"sluice/filters"
+	"sluice/filters/ocidoc"
+	"sluice/proxy/attest"
+	"sluice/proxy/quarantine"
+)
+
+const (
+	sweepEvery = time.Hour
+	// storedEvery is longer, since it looks at everything that is stored.
+	storedEvery = 24 * time.Hour
+)
+
+// housekeeping sweeps quarantine and forgets old hints until ctx ends.
+func (p *Proxy) housekeeping(ctx context.Context) {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	var swept, stored time.Time
+	for {
+		now := p.now()
+		if now.Sub(swept) >= sweepEvery {
+			swept = now
+			p.sweep(ctx)
+		}
+		if now.Sub(stored) >= storedEvery {
+			stored = now
+			p.sweepStored(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			p.authority.expire()
+		}
+	}
+}
+
+// sweep empties generations of quarantine that are over. Attestations that no index ever named are
+// kept aside where the rule says `store`: they may be the only copy of somebody's provenance.
+func (p *Proxy) sweep(ctx context.Context) {
+	s, err := p.quarantine.Sweep(ctx, p.keepUnclaimed)
+	if err != nil && ctx.Err() == nil {
+		p.log.Error("sweep failed, the next one tries again", "reason", err)
+	}
+	if len(s.Generations) > 0 {
+		p.log.Info("swept", "generations", s.Generations, "objects", s.Objects, "bytes", s.Bytes, "manifests", s.Manifests)
+	}
+}
+
+func (p *Proxy) keepUnclaimed(ctx context.Context, repo, digest string, m quarantine.Manifest) error {
+	if p.cfg.Rule(repo).Attestations != filters.Store {
+		return nil
+	}
+	kept, err := p.moveUnclaimed(ctx, repo, digest, m)
+	if kept {
+		p.observe.Unclaimed()
+		p.log.Warn("attestation that no index named is kept aside", "repository", repo, "digest", digest)
+	}
+	return err
+}
+
+// moveUnclaimed keeps an attestation of a dying generation aside, unless an index claimed it.
+func (p *Proxy) moveUnclaimed(ctx context.Context, repo, digest string, m quarantine.Manifest) (kept bool, err error) {
+	doc, err := ocidoc.Parse(m.Bytes, m.MediaType)
+	if err != nil || !filters.IsAttestation(doc) {
+		return false, nil // nothing that a filter would have held: a leftover of another version
+	}
+	if stored, err := p.attest.Recorded(ctx, repo, digest); stored || err != nil {
+		return false, err
+	}
+	for _, d := range blobsOf(doc) {
+		rc, size, err := p.quarantine.OpenBlob(ctx, repo, d.Digest, 0)
+		if errors.Is(err, quarantine.ErrNotFound) {
+			continue // mounted or upstream already: it is not lost
+		}
+		if err != nil {
+			return false, err
+		}
+		err = p.attest.PutUnclaimedBlob(ctx, repo, digest, d.Digest, rc, size)
+		if err := errors.Join(err, rc.Close()); err != nil {
+			return false, err
+		}
+	}
+	return true, p.attest.PutUnclaimed(ctx, repo, digest, m.MediaType, m.Bytes)
+}
+
+// sweepStored removes what `store` has kept for longer than store.retention, and what pushes left
+// that did not come to their end.
+func (p *Proxy) sweepStored(ctx context.Context) {
+	const day = 24 * time.Hour
+	if days := int(p.cfg.Store.Retention); days > 0 {
+		n, err := p.attest.Expire(ctx, p.now().Add(-time.Duration(days)*day))
+		if err != nil && ctx.Err() == nil {
+			p.log.Error("expiry of stored attestations failed, the next one tries again", "reason", err)
+		}
+		if n > 0 {
+			p.log.Info("stored attestations expired", "attestations", n, "retention_days", days)
+		}
+	}
+	s, err := p.attest.Sweep(ctx, p.now().Add(-time.Duration(p.cfg.Retention+1)*day), p.namedByAlias)
+	if err != nil && ctx.Err() == nil {
+		p.log.Error("sweep of stored documents failed, the next one tries again", "reason", err)
+	}
+	if s.Documents+s.Blobs > 0 {
+		p.log.Info("swept what no attestation names", "documents", s.Documents, "blobs", s.Blobs, "bytes", s.Bytes)
+	}
+}
+
+// namedByAlias keeps an original that can still be shown: one of which everything is here.
+func (p *Proxy) namedByAlias(ctx context.Context, repo, digest string) (bool, error) {
+	aliases, err := p.quarantine.Aliases(ctx, repo, digest)
+	if err != nil {
+		return false, err
+	}
+	for _, a := range aliases {
+		whole := true
+		for _, d := range a.Taken {
+			if _, _, err := p.attest.Document(ctx, repo, d); errors.Is(err, attest.ErrNotFound) {
+				whole = false
+			} else if err != nil {
+				return false, err
+			}
+		}
+		if whole {
+			return true, nil
+		}
+	}
+	return false, nil
+}
