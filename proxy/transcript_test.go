@@ -26,27 +26,45 @@ func TestTranscripts(t *testing.T) {
 	for name, push := range pushers {
 		for _, act := range []filters.Action{filters.Store, filters.Strip, filters.Forward} {
 			t.Run(name+" "+string(act), func(t *testing.T) {
-				tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
-				plain := proxytest.Synthetic(proxytest.SyntheticOptions{})
-				tr := proxytest.NewTranscript()
-				tr.Name(map[string]string{plain.Digest(): "forwarded-index"})
-				tr.Name(tree.Names())
-				r := recorded(t, proxytest.NewDistribution, tr, action(act))
-				var b strings.Builder
-				for _, title := range []string{"first", "repeated"} {
-					tr.Reset()
-					if _, err := push(context.Background(), proxytest.Options{BaseURL: r.url(), Repository: "app", Tags: []string{"1"}, Tree: tree, Sequential: true}); err != nil {
-						t.Fatal(err)
-					}
-					fmt.Fprintf(&b, "# %s push\n%s\n", title, tr.Text())
+				for _, genuine := range []bool{false, true} {
+					transcript(t, name, push, act, genuine)
 				}
-				if act != filters.Forward {
-					proxytest.AssertNotSent(t, tr.Upstream, tree)
-				}
-				proxytest.Golden(t, "transcripts/"+name+"-"+string(act)+".txt", b.String())
 			})
 		}
 	}
+}
+
+// transcript records a first and a repeated push: of a generated image with layers, and of a genuine
+// one over layers that upstream has already.
+func transcript(t *testing.T, name string, push proxytest.Pusher, act filters.Action, genuine bool) {
+	t.Helper()
+	tree, file := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy}), name+"-"+string(act)
+	if genuine {
+		tree, file = proxytest.Documents(t, "b-multi-max-sbom"), "genuine/"+file
+	}
+	plain, err := proxytest.Stripped(tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := proxytest.NewTranscript()
+	tr.Name(map[string]string{plain.Digest(): "forwarded-index"})
+	tr.Name(tree.Names())
+	r := recorded(t, proxytest.NewDistribution, tr, action(act))
+	if genuine {
+		r.upstream.Seed(t, "app", tree)
+	}
+	var b strings.Builder
+	for _, title := range []string{"first", "repeated"} {
+		tr.Reset()
+		if _, err := push(context.Background(), proxytest.Options{BaseURL: r.url(), Repository: "app", Tags: []string{"1"}, Tree: tree, Sequential: true}); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&b, "# %s push\n%s\n", title, tr.Text())
+	}
+	if act != filters.Forward {
+		proxytest.AssertNotSent(t, tr.Upstream, tree)
+	}
+	proxytest.Golden(t, "transcripts/"+file+".txt", b.String())
 }
 
 // Genuine documents of BuildKit, over layers that upstream has already.
