@@ -41,6 +41,10 @@ type UpstreamOptions struct {
 	NoReferrers bool                            // olareg without its referrers API; distribution never has one
 	Root        string                          // storage folder, an existing one is served again; default a new one that goes with the test
 	Disk        bool                            // the new folder is t.TempDir(), for layers too big for /dev/shm
+
+	// NoValidation lets distribution take a manifest or an index although what it refers to is missing, as a registry
+	// with validation.disabled does: what dangles there, whoever pushed it let dangle.
+	NoValidation bool
 }
 
 // NewDistribution serves distribution's registry with full validation over a filesystem storage: no referrers API, an
@@ -56,6 +60,8 @@ func NewDistribution(t testing.TB, o UpstreamOptions) *Upstream {
 	}
 	c.HTTP.Secret = "the same in every process of a test"
 	c.Validation.Manifests.Indexes.Platforms = "all"
+	c.Validation.Disabled = o.NoValidation
+	c.Catalog.MaxEntries = 1000 // what a configuration file that does not say comes to
 	c.Log.Level = "error"
 	quiet()
 	ctx, cancel := context.WithCancel(context.Background())

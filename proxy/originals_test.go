@@ -1,0 +1,167 @@
+package proxy_test
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"sluice/filters"
+	"sluice/proxy/config"
+	"sluice/proxy/proxytest"
+)
+
+// I7: a client that HEAD tells "there" sends only the tag (oras, crane). An original is there as long
+// as everything that it lists is.
+func TestAnOriginalIsThereOnlyWithItsAttestations(t *testing.T) {
+	start := time.Now()
+	now := start
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
+	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), action(filters.Strip), clock(func() time.Time { return now }))
+	r.push(proxytest.BuildKit, "app", "1", tree)
+	there := 0
+	for hours := range 12 {
+		now = start.Add(time.Duration(hours) * 24 * time.Hour)
+		r.proxy.Sweep(context.Background())
+		h := r.request(http.MethodHead, "/v2/app/manifests/"+tree.Digest(), nil, acceptAll...)
+		if h.StatusCode == http.StatusNotFound {
+			break
+		}
+		h.want(t, http.StatusOK)
+		there++
+		for _, m := range tree.Attestations() {
+			r.request(http.MethodHead, "/v2/app/manifests/"+m.Digest, nil, acceptAll...).want(t, http.StatusOK)
+		}
+		// What such a client then sends.
+		r.request(http.MethodPut, "/v2/app/manifests/2", tree.Root.Bytes(), "Content-Type", ociIndex).want(t, http.StatusCreated)
+	}
+	if there < 3 {
+		t.Errorf("there for %d days only, retention is 2", there)
+	}
+	// Asked for only once after a while, at the end of its life, and not again before the sweep.
+	r.push(proxytest.BuildKit, "app", "1", tree)
+	start = now
+	now = start.Add(48 * time.Hour)
+	r.request(http.MethodHead, "/v2/app/manifests/"+tree.Digest(), nil, acceptAll...).want(t, http.StatusOK)
+	now = start.Add(73 * time.Hour)
+	r.proxy.Sweep(context.Background())
+	if h := r.request(http.MethodHead, "/v2/app/manifests/"+tree.Digest(), nil, acceptAll...); h.StatusCode == http.StatusOK {
+		r.request(http.MethodPut, "/v2/app/manifests/3", tree.Root.Bytes(), "Content-Type", ociIndex).want(t, http.StatusCreated)
+	}
+	r.push(proxytest.BuildKit, "app", "1", tree)
+}
+
+// shown is the tree behind a tag, which HEAD and GET agree about and which can be pulled whole (I7):
+// Docker 29 and containerd 2.2 fetch attestation manifests too, and fail on a 404.
+func (r *rig) shown(tag string) *proxytest.Tree {
+	r.t.Helper()
+	head := r.request(http.MethodHead, "/v2/app/manifests/"+tag, nil, acceptAll...).want(r.t, http.StatusOK)
+	get := r.request(http.MethodGet, "/v2/app/manifests/"+tag, nil, acceptAll...).want(r.t, http.StatusOK)
+	if h, g := head.Header.Get("Docker-Content-Digest"), get.Header.Get("Docker-Content-Digest"); h != g {
+		r.t.Errorf("HEAD says %s, GET %s", h, g)
+	}
+	back, err := proxytest.PullAll(context.Background(), r.url(), "app", tag)
+	if err != nil {
+		r.t.Fatalf("what tag %s shows cannot be pulled: %v", tag, err)
+	}
+	return back
+}
+
+// I7: with view: original a tag shows the original as long as all of it can be had, and then what
+// upstream has.
+func TestViewOriginalEndsWithWhatIsDeleted(t *testing.T) {
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
+	plain := proxytest.Synthetic(proxytest.SyntheticOptions{})
+	for name, digest := range map[string]string{"an attestation": tree.Attestations()[0].Digest, "the original": tree.Digest()} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{Delete: true}), view(config.ViewOriginal))
+			for range 2 {
+				r.push(proxytest.BuildKit, "app", "1", tree)
+				if err := r.shown("1").Equal(tree); err != nil {
+					t.Errorf("after the push: %v", err)
+				}
+				r.request(http.MethodDelete, "/v2/app/manifests/"+digest, nil).want(t, http.StatusAccepted)
+				if err := r.shown("1").Equal(plain); err != nil {
+					t.Errorf("after the delete: %v", err)
+				}
+				r.request(http.MethodGet, "/v2/app/manifests/"+tree.Digest(), nil, acceptAll...).want(t, http.StatusNotFound, "MANIFEST_UNKNOWN")
+			}
+		})
+	}
+}
+
+// I7: when store.retention is over the parts of an original go at different times. Whenever that is,
+// the tag shows all of the original or nothing of it, and a push brings it back.
+func TestViewOriginalIsWholeWhateverExpires(t *testing.T) {
+	now := time.Now()
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
+	plain := proxytest.Synthetic(proxytest.SyntheticOptions{})
+	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), view(config.ViewOriginal),
+		clock(func() time.Time { return now }), with(func(c *config.Config) { c.Store.Retention = 30 }))
+	r.push(proxytest.BuildKit, "app", "1", tree)
+	start := now
+	for _, day := range []int{0, 1, 2, 3, 4, 5, 29, 30, 31, 32, 33, 34, 35, 40, 45} {
+		now = start.Add(time.Duration(day) * 24 * time.Hour)
+		r.proxy.Sweep(context.Background())
+		want := tree
+		if r.request(http.MethodHead, "/v2/app/manifests/1", nil, acceptAll...).Header.Get("Docker-Content-Digest") == plain.Digest() {
+			if day < 30 {
+				t.Fatalf("the original is gone on day %d", day)
+			}
+			want = plain
+		}
+		if err := r.shown("1").Equal(want); err != nil {
+			t.Errorf("day %d: %v", day, err)
+		}
+	}
+	if err := r.shown("1").Equal(plain); err != nil {
+		t.Errorf("a fortnight after store.retention: %v", err)
+	}
+	if n := len(r.referrers("app", tree.Images()[0].Digest).Manifests); n != 0 {
+		t.Errorf("%d referrers after store.retention", n)
+	}
+	r.push(proxytest.BuildKit, "app", "1", tree)
+	if err := r.shown("1").Equal(tree); err != nil {
+		t.Errorf("after another push: %v", err)
+	}
+}
+
+// I6: the last push decides what a tag shows, also a push without attestations of the same images.
+func TestViewOriginalShowsThePlainImageThatWasPushedLast(t *testing.T) {
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
+	plain := proxytest.Synthetic(proxytest.SyntheticOptions{})
+	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), view(config.ViewOriginal))
+	for range 2 {
+		for _, pushed := range []*proxytest.Tree{tree, plain} {
+			r.push(proxytest.BuildKit, "app", "1", pushed)
+			a := r.request(http.MethodHead, "/v2/app/manifests/1", nil, acceptAll...).want(t, http.StatusOK)
+			if got := a.Header.Get("Docker-Content-Digest"); got != pushed.Digest() {
+				t.Errorf("the tag shows %s after a push of %s", got, pushed.Digest())
+			}
+		}
+	}
+}
+
+// I3, I6: whoever comes last wins upstream and here: the tag shows an original of what it holds upstream, whole.
+func TestConcurrentPushesOfOneTagAgreeAboutIt(t *testing.T) {
+	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), view(config.ViewOriginal))
+	var pushes sync.WaitGroup
+	for i := range 6 {
+		tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy, Build: i, Seed: uint64(i % 3)})
+		pushes.Go(func() {
+			if _, err := proxytest.BuildKit(context.Background(), proxytest.Options{BaseURL: r.url(), Repository: "app", Tags: []string{"1"}, Tree: tree}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	pushes.Wait()
+	r.proxy.Settle()
+	r.shown("1")
+	a := r.request(http.MethodHead, "/v2/app/manifests/1", nil, acceptAll...).want(t, http.StatusOK)
+	if got, want := a.Header.Get("Sluice-Forwarded-Digest"), r.upstreamDigest("app", "1"); got != "" && got != want {
+		t.Errorf("forwarded digest %s, upstream has %s", got, want)
+	}
+	proxytest.AssertClean(t, r.upstream)
+	proxytest.AssertComplete(t, r.upstream)
+}
