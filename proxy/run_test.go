@@ -224,6 +224,7 @@ func (r *running) uploading(layer *proxytest.Blob, arrived <-chan struct{}) *slo
 	base := "http://" + r.config.Listen
 	location := request(r.t, http.MethodPost, base+"/v2/app/blobs/uploads/", nil).want(r.t, http.StatusAccepted).Header.Get("Location")
 	rd, wr := io.Pipe()
+	r.t.Cleanup(func() { wr.CloseWithError(io.ErrUnexpectedEOF) }) // whatever failed, nobody waits for the rest
 	req, err := http.NewRequest(http.MethodPut, base+put(location, layer.Digest), rd)
 	if err != nil {
 		r.t.Fatal(err)
@@ -316,6 +317,10 @@ func TestShutdownCutsAnUploadAtItsTimeout(t *testing.T) {
 	if took := time.Since(start); took < timeout || took > timeout+5*time.Second {
 		t.Errorf("Run returns after %s, shutdown_timeout is %s", took, timeout)
 	}
+	eventually(t, "cut off from the client", func() bool {
+		_, err := s.body.Write(make([]byte, 1))
+		return err != nil
+	})
 	s.body.CloseWithError(io.ErrUnexpectedEOF) // net/http waits for the reader of a body even when the connection has gone
 	if resp := receive(t, "answer", s.answer); resp != nil && resp.StatusCode < 400 {
 		t.Errorf("half a layer is answered %s", resp.Status)

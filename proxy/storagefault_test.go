@@ -175,24 +175,25 @@ func TestForwardingUnderStorageTroubleLeavesNothingDangling(t *testing.T) {
 	}
 }
 
-// on_storage_error: strip, when the disk is full by the time an index comes whose inner index was
-// rewritten before.
+// I7: on_storage_error: strip, when the disk is full by the time an index comes whose inner index was
+// rewritten before, and somebody has deleted that upstream.
 func TestStrippingUnderStorageTroubleReachesInnerIndexes(t *testing.T) {
 	every(t, func(t *testing.T, newUpstream upstreamFunc) {
 		d := newFullDisk()
-		r := newRig(t, newUpstream(t, proxytest.UpstreamOptions{}), storage(d), onStorageError(config.StorageErrorStrip))
+		r := newRig(t, newUpstream(t, proxytest.UpstreamOptions{Delete: true}), storage(d), onStorageError(config.StorageErrorStrip))
 		tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
 		plain := proxytest.Synthetic(proxytest.SyntheticOptions{})
 		r.push(proxytest.BuildKit, "app", "1", tree)
 		inner := indexOf(entryOf(ociIndex, tree.Digest(), int(tree.Root.Size)))
 		r.request(http.MethodPut, "/v2/app/manifests/"+ocidoc.DigestOf(inner), inner, "Content-Type", ociIndex).want(t, http.StatusCreated)
+		wantInner := indexOf(entryOf(ociIndex, plain.Digest(), int(plain.Root.Size)))
+		r.direct(http.MethodDelete, "/v2/app/manifests/"+ocidoc.DigestOf(wantInner), nil).want(t, http.StatusAccepted)
 		d.fill("")
 		outer := indexOf(entryOf(ociIndex, ocidoc.DigestOf(inner), len(inner)))
 		a := r.request(http.MethodPut, "/v2/app/manifests/outer", outer, "Content-Type", ociIndex).want(t, http.StatusCreated)
 		if got := a.Header.Get("Docker-Content-Digest"); got != ocidoc.DigestOf(outer) {
 			t.Errorf("the answer says %s, pushed was %s (I5)", got, ocidoc.DigestOf(outer))
 		}
-		wantInner := indexOf(entryOf(ociIndex, plain.Digest(), int(plain.Root.Size)))
 		wantOuter := indexOf(entryOf(ociIndex, ocidoc.DigestOf(wantInner), len(wantInner)))
 		got := r.direct(http.MethodGet, "/v2/app/manifests/outer", nil, acceptAll...).want(t, http.StatusOK)
 		if string(got.body) != string(wantOuter) {
