@@ -67,7 +67,7 @@ func (a *authority) learn(ex *exchange, q upstream.Request, status int) {
 		return
 	}
 	switch {
-	case q.Method == http.MethodGet || q.Method == http.MethodHead:
+	case (q.Method == http.MethodGet || q.Method == http.MethodHead) && q.Location == "": // an upload's status is no read
 		a.prove(ex.proofKey(false))
 	case q.Method == http.MethodPost && q.Mount == "":
 		a.prove(ex.proofKey(true))
@@ -178,6 +178,7 @@ func (ex *exchange) mayWrite() error {
 	})
 	select {
 	case <-ex.ctx().Done():
+		ex.p.background.Go(func() { <-ch }) // others may wait for it; Close does
 		return ex.ctx().Err()
 	case r := <-ch:
 		if r.Err != nil {
@@ -324,5 +325,7 @@ type keptAnswer struct {
 func keepAnswer(resp *http.Response) *keptAnswer {
 	defer discard(resp)
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
-	return &keptAnswer{resp.StatusCode, resp.Header.Clone(), body, resp.Request}
+	header := resp.Header.Clone()
+	header.Del("Content-Length") // of what was kept, see response
+	return &keptAnswer{resp.StatusCode, header, body, resp.Request}
 }

@@ -20,10 +20,7 @@ import (
 // The empty JSON document of OCI artifacts (image-spec, "Guidance for an Empty Descriptor"). It
 // waits in quarantine like a statement, since most of them are the config of an attestation, and
 // can be sent upstream even when the copy that waits has been swept.
-const (
-	emptyDigest = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
-	emptyBlob   = "{}"
-)
+const emptyBlob = "{}"
 
 // headBlob answers whether a blob is there: upstream first, then what Sluice holds.
 func (ex *exchange) headBlob() error {
@@ -253,7 +250,7 @@ func (ex *exchange) deleteBlob() error {
 	}
 	discard(resp)
 	if err := ex.p.quarantine.DeleteBlob(ex.ctx(), ex.repo, digest); err != nil {
-		return transient(err, "blob %s of repository %s could not be deleted: the storage of sluice failed, see its log; try again", digest, ex.repo)
+		return ex.storageTransient(err, "blob %s of repository %s could not be deleted: the storage of sluice failed, see its log; try again", digest, ex.repo)
 	}
 	ex.w.Header().Set("Content-Length", "0")
 	ex.answers = true

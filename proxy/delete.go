@@ -91,7 +91,7 @@ func (ex *exchange) deleteLocal(digest string) (done bool, err error) {
 }
 
 func (ex *exchange) cannotDelete(digest string, err error) error {
-	return transient(err, "%s of repository %s could not be deleted: the storage of sluice failed, see its log; try again", digest, ex.repo)
+	return ex.storageTransient(err, "%s of repository %s could not be deleted: the storage of sluice failed, see its log; try again", digest, ex.repo)
 }
 
 // deleteAttestation removes an attestation from wherever it is kept: what is left in quarantine

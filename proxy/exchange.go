@@ -80,10 +80,6 @@ func (ex *exchange) unreachable(q upstream.Request, err error) error {
 	if errors.As(err, &f) {
 		return err
 	}
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		return refuse(http.StatusRequestEntityTooLarge, codeSizeInvalid, "request body for repository %s is larger than %d bytes", ex.repo, tooLarge.Limit)
-	}
 	switch {
 	case errors.Is(err, upstream.ErrBody):
 		return bodyError(ex, err)

@@ -76,8 +76,12 @@ func (ex *exchange) upstreamHasReferrers(digest string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	discard(resp)
-	return resp.StatusCode == http.StatusOK, nil
+	if resp.StatusCode != http.StatusOK {
+		discard(resp)
+		return false, nil
+	}
+	index, err := readIndex(resp)
+	return err == nil && (index.Manifests != nil || index.MediaType != ""), nil
 }
 
 // A keyedMutex lets one goroutine at a time change one fallback tag: the registry API has no

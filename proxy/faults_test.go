@@ -91,8 +91,11 @@ func (c faultCase) check(r *rig, tree, plain *proxytest.Tree, heal func()) {
 
 // I1, I2, I6, I7: the storage fails at its n-th call, for every n, in every way, and then works again.
 func TestAPushSurvivesEveryFaultOfTheStorage(t *testing.T) {
-	for _, c := range faultCases {
-		for _, kind := range proxytest.DriverFaults() {
+	for i, c := range faultCases {
+		for k, kind := range proxytest.DriverFaults() {
+			if i > 1 && (i+k)%2 == 0 {
+				continue // every kind with BuildKit's pushes, and every other one with the rest: they share all but their order
+			}
 			t.Run(c.name+", "+string(kind), func(t *testing.T) {
 				t.Parallel()
 				tree, plain := c.trees()
@@ -111,7 +114,10 @@ func TestAPushSurvivesEveryFaultOfTheStorage(t *testing.T) {
 // The same for upstream's n-th request.
 func TestAPushSurvivesEveryFaultOfUpstream(t *testing.T) {
 	for i, c := range faultCases {
-		for _, kind := range proxytest.UpstreamFaults() {
+		for k, kind := range proxytest.UpstreamFaults() {
+			if i > 1 && (i+k)%2 == 0 {
+				continue
+			}
 			if kind == proxytest.FaultDead && i > 0 {
 				continue // each such push waits for all retries: one client shows what there is to see
 			}

@@ -41,6 +41,7 @@ func (ex *exchange) holdWhole(st *session.State, digest string, c *chunk) error 
 		return ex.cannotHold(digest, small, err)
 	}
 	ex.p.observe.Held(int64(len(small)))
+	ex.p.progress.done(st.ID)
 	return ex.answerBlob(digest)
 }
 
@@ -90,6 +91,10 @@ func (ex *exchange) writePart(st *session.State, body io.Reader) error {
 		return ex.tooLarge()
 	case ex.ctx().Err() != nil:
 		return ex.ctx().Err()
+	case errors.Is(err, quarantine.ErrNotFound):
+		return refuse(http.StatusNotFound, codeBlobUploadUnknown, "upload to repository %s has ended meanwhile: start again with POST", ex.repo).because(err)
+	case !errors.Is(err, quarantine.ErrStorage):
+		return bodyError(ex, err)
 	case ex.p.cfg.OnStorageError == config.StorageErrorStrip:
 		ex.p.storageTrouble(ex.log, "keep a part of an attestation blob", err)
 		if _, err := io.Copy(io.Discard, io.LimitReader(counted, left-counted.n+1)); err != nil {
@@ -101,7 +106,7 @@ func (ex *exchange) writePart(st *session.State, body io.Reader) error {
 	case ex.p.cfg.OnStorageError == config.StorageErrorForward && st.Parts == 0 && counted.again() != nil:
 		return &unkept{body: counted.again(), cause: err}
 	default:
-		return transient(err, "attestation blob for repository %s could not be kept: the storage of sluice failed, see its log", ex.repo)
+		return ex.storageTransient(err, "attestation blob for repository %s could not be kept: the storage of sluice failed, see its log", ex.repo)
 	}
 	st.Offset += n
 	st.Parts++
@@ -164,8 +169,9 @@ func (ex *exchange) assemble(st *session.State, digest string) error {
 		ex.p.storageTrouble(ex.log, "keep attestation blob "+digest, err)
 		return ex.answerBlob(digest)
 	default:
-		return transient(err, "attestation blob %s for repository %s could not be kept: the storage of sluice failed, see its log", digest, ex.repo)
+		return ex.storageTransient(err, "attestation blob %s for repository %s could not be kept: the storage of sluice failed, see its log", digest, ex.repo)
 	}
+	ex.p.progress.done(st.ID)
 	ex.p.observe.Held(size)
 	return ex.answerBlob(digest)
 }

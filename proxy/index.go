@@ -28,27 +28,30 @@ func (ex *exchange) putIndex(ref string, doc *ocidoc.Document, contentType strin
 		return ex.forward(ref, doc, contentType)
 	}
 	if err != nil {
-		return ex.cannotJudge(ref, doc, contentType, err)
-	}
-	if ex.p.cfg.DryRun {
-		ex.logPush("dry run: would be cut", ref, rw, 0)
-		return ex.forward(ref, doc, contentType)
+		return ex.cannotJudge(ref, doc, contentType, policy, err)
 	}
 	if !rw.plan.Changed {
 		return ex.forward(ref, doc, contentType)
 	}
-	if len(ex.tags["tag"]) > 0 {
-		return refuse(http.StatusBadRequest, codeUnsupported,
-			"index %s for repository %s has attestations that are taken out, and is pushed by digest with tags in the query: push it by tag", doc.Digest(), ex.repo)
+	if ex.p.cfg.DryRun {
+		message := "dry run: would be cut"
+		if rw.plan.Empty && !fallback {
+			message = "dry run: would be refused, since nothing is left"
+		}
+		ex.logPush(message, ref, rw, 0)
+		return ex.forward(ref, doc, contentType)
 	}
 	if rw.plan.Empty && !fallback {
 		return refuse(http.StatusBadRequest, codeManifestInvalid,
 			"index %s for repository %s has nothing but attestations: push it with an image, or under a rule with attestations: forward", doc.Digest(), ex.repo)
 	}
+	if err := ex.refuseTags(doc); err != nil {
+		return err
+	}
 	if err := ex.apply(ref, rw); err != nil {
 		var s *storageFailed
 		if errors.As(err, &s) {
-			return ex.cannotStore(ref, doc, contentType, s)
+			return ex.cannotStore(ref, doc, contentType, policy, s)
 		}
 		return err
 	}
@@ -222,7 +225,7 @@ func (ex *exchange) refuseMissing(err error) error {
 }
 
 // cannotJudge is for children that cannot be read.
-func (ex *exchange) cannotJudge(ref string, doc *ocidoc.Document, contentType string, err error) error {
+func (ex *exchange) cannotJudge(ref string, doc *ocidoc.Document, contentType string, policy filters.Policy, err error) error {
 	var s *storageFailed
 	if _, missing := asMissingChild(err); missing && ex.p.cfg.OnStorageError == config.StorageErrorStrip {
 		// A full disk takes no writes and says "not found" to reads: what is missing may be what was
@@ -231,7 +234,17 @@ func (ex *exchange) cannotJudge(ref string, doc *ocidoc.Document, contentType st
 	} else if !errors.As(err, &s) {
 		return ex.refuseMissing(err)
 	}
-	return ex.cannotStore(ref, doc, contentType, s)
+	return ex.cannotStore(ref, doc, contentType, policy, s)
+}
+
+// refuseTags refuses what a rewrite cannot do yet: tags in the query of a push by digest would be put
+// on the document as it was received.
+func (ex *exchange) refuseTags(doc *ocidoc.Document) error {
+	if len(ex.tags["tag"]) == 0 {
+		return nil
+	}
+	return refuse(http.StatusBadRequest, codeUnsupported,
+		"index %s for repository %s has attestations that are taken out, and is pushed by digest with tags in the query: push it by tag", doc.Digest(), ex.repo)
 }
 
 // fetchManifest reads a document from upstream by digest, and makes sure that it is the one.

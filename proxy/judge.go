@@ -186,13 +186,14 @@ func (j *judging) child(ctx context.Context, e ocidoc.Descriptor, needed bool) (
 		return nil, false, err
 	}
 	doc, err = ex.fetchManifest(e.Digest)
-	if _, missing := asMissingChild(err); missing && ex.standIns {
-		if doc := standIn(e); doc != nil {
-			return doc, true, nil
-		}
-	} else if missing && storageErr != nil {
+	_, missing := asMissingChild(err)
+	if stand := standIn(e); missing && ex.standIns && stand != nil {
+		return stand, true, nil
+	}
+	if missing && !ex.standIns && storageErr != nil {
 		return nil, false, &storageFailed{storageErr} // it may be one of those that storage does not give back now
-	} else if missing && !saysAttestation(e) {
+	}
+	if missing && !saysAttestation(e) {
 		// Nobody has it and nothing suggests an attestation: whether an index may list it is upstream's to say.
 		return &ocidoc.Document{Kind: ocidoc.KindOther, ContentType: e.MediaType}, false, nil
 	}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -158,7 +159,7 @@ func pageAfter(names []string, n int, last string, w http.ResponseWriter) []stri
 
 // catalogPage reads one page, or all of them.
 func (ex *exchange) catalogPage(query url.Values, all bool) (names []string, next string, err error) {
-	for pages := 0; pages < 1000; pages++ {
+	for {
 		resp, err := ex.up.Do(ex.ctx(), upstream.Request{Method: http.MethodGet, Path: "_catalog", Query: query, Authorization: ex.auth})
 		if err != nil {
 			return nil, "", ex.unreachable(upstream.Request{Method: http.MethodGet}, err)
@@ -168,15 +169,17 @@ func (ex *exchange) catalogPage(query url.Values, all bool) (names []string, nex
 		}
 		b, err := readDocument(resp, maxListing)
 		if err != nil {
-			return nil, "", err
+			return nil, "", ex.badCatalog(err)
 		}
 		var page struct {
 			Repositories []string `json:"repositories"`
 		}
 		if err := json.Unmarshal(b, &page); err != nil {
-			return nil, "", err
+			return nil, "", ex.badCatalog(err)
 		}
-		names = append(names, page.Repositories...)
+		if names = append(names, page.Repositories...); len(names) > maxCatalog {
+			return nil, "", ex.badCatalog(fmt.Errorf("more than %d repositories", maxCatalog))
+		}
 		next = resp.Header.Get("Link")
 		m := linkForm.FindStringSubmatch(next)
 		if !all || m == nil {
@@ -187,5 +190,11 @@ func (ex *exchange) catalogPage(query url.Values, all bool) (names []string, nex
 			return names, "", nil
 		}
 	}
-	return names, "", nil
+}
+
+// maxCatalog bounds the names that are held to make one page of several upstreams.
+const maxCatalog = 100_000
+
+func (ex *exchange) badCatalog(err error) error {
+	return refuse(http.StatusBadGateway, codeUnavailable, "catalog could not be read from upstream %s: %v", ex.up.Host(), err).because(err)
 }

@@ -70,7 +70,7 @@ type localDocument struct {
 }
 
 // serveManifest answers with bytes of our own. Content-Type is the document's own: anything else
-// breaks Docker, skopeo, regctl and others (CLIENTS.md section 5).
+// breaks Docker, skopeo, regctl and others.
 func (ex *exchange) serveManifest(digest string, d *localDocument) error {
 	h := ex.w.Header()
 	h.Set("Content-Type", d.mediaType)
@@ -158,7 +158,7 @@ func (ex *exchange) original(digest string, aliases []quarantine.Alias) (*localD
 		}
 		b, err := ex.findOriginal(digest)
 		if err != nil {
-			return nil, transient(err, "original document %s of repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)
+			return nil, ex.storageTransient(err, "original document %s of repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)
 		}
 		if b == nil || !ex.keepsTaken(a) {
 			return nil, refuse(http.StatusNotFound, codeManifestUnknown,
@@ -252,9 +252,11 @@ func (ex *exchange) tellTag(tag, forwarded string) {
 	if !ocidoc.ValidDigest(forwarded) {
 		return
 	}
-	if _, err := ex.p.quarantine.TagOriginal(ex.ctx(), ex.repo, tag, forwarded); err == nil {
-		ex.w.Header().Set(forwardedHeader, forwarded)
+	if _, err := ex.p.quarantine.TagOriginal(ex.ctx(), ex.repo, tag, forwarded); err != nil {
+		ex.p.storageTrouble(ex.log, "look up tag "+tag, err)
+		return
 	}
+	ex.w.Header().Set(forwardedHeader, forwarded)
 }
 
 // pushedUnder serves the original under a tag. Upstream's tag must still hold the forwarded

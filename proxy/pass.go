@@ -135,7 +135,7 @@ func (p *Proxy) passBase(w http.ResponseWriter, r *http.Request, u *upstream.Reg
 	ex.passResponse(resp)
 }
 
-// document reads a manifest that upstream sent, within the size that a manifest may have.
+// readDocument reads a manifest that upstream sent, within the size that a manifest may have.
 func readDocument(resp *http.Response, limit int64) ([]byte, error) {
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))

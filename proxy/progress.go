@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"sync"
 
 	"sluice/proxy/session"
@@ -58,5 +59,8 @@ func (p *progress) newest(st session.State) (newest session.State, stale, cancel
 func (p *progress) done(id string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.byID, id)
+	if _, known := p.byID[id]; known {
+		delete(p.byID, id)
+		p.order = slices.DeleteFunc(p.order, func(other string) bool { return other == id })
+	}
 }

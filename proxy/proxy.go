@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -209,7 +210,7 @@ func (p *Proxy) Close() error {
 	return errors.Join(errs...)
 }
 
-// recovering turns a bug into an answer and a log entry for one client.
+// recovering turns a bug into a log entry and a cut connection for one client.
 func (p *Proxy) recovering(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
@@ -220,7 +221,7 @@ func (p *Proxy) recovering(next http.Handler) http.Handler {
 			if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 				panic(v)
 			}
-			p.log.Error("bug: handler panicked", "method", r.Method, "panic", v)
+			p.log.Error("bug: handler panicked", "method", r.Method, "panic", v, "stack", string(debug.Stack()))
 			panic(http.ErrAbortHandler)
 		}()
 		next.ServeHTTP(w, r)

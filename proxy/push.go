@@ -170,9 +170,11 @@ func (ex *exchange) putUpstream(ref string, doc *ocidoc.Document, contentType st
 		return &passed{resp}
 	}
 	discard(resp)
-	for _, name := range []string{"Oci-Tag", "Oci-Subject"} {
-		if v := resp.Header[name]; len(v) > 0 {
-			ex.w.Header()[name] = v
+	if ref == mux.Vars(ex.r)["reference"] {
+		for _, name := range []string{"Oci-Tag", "Oci-Subject"} {
+			if v := resp.Header[name]; len(v) > 0 && (name == "Oci-Tag" || ex.action() == filters.Forward) {
+				ex.w.Header()[name] = v
+			}
 		}
 	}
 	return ex.takeOverReferrer(doc, resp)
@@ -229,7 +231,7 @@ func (ex *exchange) holdsAlready(tag string, body []byte, refusal *http.Response
 // immutable recognises the refusal of ECR (400 TAG_INVALID) and of others, which say so in words.
 func immutable(resp *http.Response) bool {
 	kept := keepAnswer(resp)
-	resp.Body = kept.response().Body
+	*resp = *kept.response()
 	return bytes.Contains(kept.body, []byte("TAG_INVALID")) || bytes.Contains(bytes.ToLower(kept.body), []byte("immutable"))
 }
 
@@ -251,7 +253,7 @@ func missing(resp *http.Response) bool {
 // errorCodes reads the codes of an upstream error and leaves the answer readable.
 func errorCodes(resp *http.Response) []string {
 	kept := keepAnswer(resp)
-	resp.Body = kept.response().Body
+	*resp = *kept.response()
 	var body struct {
 		Errors []struct {
 			Code string `json:"code"`
@@ -278,7 +280,12 @@ func (ex *exchange) holdAttestation(doc *ocidoc.Document, contentType string) er
 		return err
 	}
 	if doc.Subject != nil && ex.rule.Attestations == filters.Store {
-		if err := ex.storeReferrer(doc); err != nil {
+		err := ex.storeReferrer(doc)
+		var s *storageFailed
+		if errors.As(err, &s) {
+			return ex.manifestNotKept(digest, doc, contentType, s.cause)
+		}
+		if err != nil {
 			return err
 		}
 	}

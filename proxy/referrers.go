@@ -47,7 +47,10 @@ func (ex *exchange) referrers() error {
 			return refuse(http.StatusBadGateway, codeUnavailable, "referrers of %s in repository %s could not be read from upstream: %v", digest, ex.repo, err)
 		}
 		if index.Manifests == nil && index.MediaType == "" {
-			resp.StatusCode = http.StatusNotFound
+			// 200 with something else: no API after all
+			if index, err = ex.readFallback(digest); err != nil {
+				return err
+			}
 		}
 	case noReferrersAPI(resp.StatusCode):
 		discard(resp)
@@ -110,7 +113,7 @@ func (ex *exchange) readFallback(digest string) (ocispec.Index, error) {
 func (ex *exchange) storedReferrers(digest string) ([]ocispec.Descriptor, error) {
 	records, err := ex.p.attest.BySubject(ex.ctx(), ex.repo, digest)
 	if err != nil {
-		return nil, transient(err, "stored attestations of %s in repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)
+		return nil, ex.storageTransient(err, "stored attestations of %s in repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)
 	}
 	if len(records) == 0 {
 		return nil, nil
@@ -122,7 +125,7 @@ func (ex *exchange) storedReferrers(digest string) ([]ocispec.Descriptor, error)
 	for _, r := range records {
 		d, ok, err := ex.referrerOf(r)
 		if err != nil {
-			return nil, transient(err, "stored attestation %s of repository %s could not be read from the storage of sluice, see its log", r.Attestation, ex.repo)
+			return nil, ex.storageTransient(err, "stored attestation %s of repository %s could not be read from the storage of sluice, see its log", r.Attestation, ex.repo)
 		}
 		if ok {
 			list = append(list, d)

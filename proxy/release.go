@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"sluice/filters"
 	"sluice/filters/ocidoc"
 	"sluice/proxy/upstream"
 )
@@ -103,7 +104,7 @@ func (ex *exchange) releaseManifest(digest string, doc *ocidoc.Document) error {
 
 func (ex *exchange) releaseBlobs(blobs []ocidoc.Descriptor) (bool, error) {
 	var sent atomic.Bool
-	g, _ := errgroup.WithContext(ex.ctx())
+	var g errgroup.Group
 	g.SetLimit(lookups)
 	seen := map[string]bool{}
 	for _, d := range blobs {
@@ -113,7 +114,7 @@ func (ex *exchange) releaseBlobs(blobs []ocidoc.Descriptor) (bool, error) {
 		seen[d.Digest] = true
 		g.Go(func() error {
 			h, err := ex.findBlob(d.Digest)
-			if err == nil && h == nil && d.Digest == emptyDigest {
+			if err == nil && h == nil && d.Digest == filters.EmptyDigest {
 				h = emptyHeld()
 			}
 			if err != nil {
@@ -146,7 +147,7 @@ func (ex *exchange) releaseBlob(digest string, h *held) error {
 	if h.size <= heldInMemory {
 		b, err := h.bytes(heldInMemory)
 		if err != nil {
-			return transient(err, "blob %s of repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)
+			return ex.storageTransient(err, "blob %s of repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)
 		}
 		return ex.sendBlob(digest, b)
 	}

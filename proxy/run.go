@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"sluice/filters"
 	"sluice/proxy/quarantine"
 )
 
@@ -25,7 +26,7 @@ const (
 func (p *Proxy) Run(ctx context.Context) error {
 	ln, err := p.listen()
 	if err != nil {
-		return err
+		return errors.Join(err, p.Close())
 	}
 	servers := []*http.Server{p.server(p.Handler())}
 	listeners := []net.Listener{ln}
@@ -33,6 +34,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 		admin, err := net.Listen("tcp", p.cfg.Admin)
 		if err != nil {
 			_ = ln.Close()
+			_ = p.Close()
 			return fmt.Errorf("listen on admin address %s: %w (set admin to another address, or to \"\")", p.cfg.Admin, err)
 		}
 		servers, listeners = append(servers, p.server(p.admin())), append(listeners, admin)
@@ -129,7 +131,7 @@ func (p *Proxy) readyz(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 	defer cancel()
-	if _, err := p.quarantine.TagOriginal(ctx, "readyz", "none", emptyDigest); err != nil && !errors.Is(err, quarantine.ErrNotFound) {
+	if _, err := p.quarantine.TagOriginal(ctx, "readyz", "none", filters.EmptyDigest); err != nil && !errors.Is(err, quarantine.ErrNotFound) {
 		p.log.Error("not ready", "reason", err)
 		http.Error(w, "storage cannot be read, see the log", http.StatusServiceUnavailable)
 		return

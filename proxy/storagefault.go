@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -19,11 +20,19 @@ func (s *storageFailed) Unwrap() error { return s.cause }
 
 // storageTrouble is logged and counted where it does not end the request.
 func (p *Proxy) storageTrouble(log *slog.Logger, doing string, err error) {
-	if errors.Is(err, quarantine.ErrNotFound) {
-		return
+	if errors.Is(err, quarantine.ErrNotFound) || errors.Is(err, context.Canceled) {
+		return // not there, or a client that went away
 	}
 	p.observe.StorageError()
 	log.Error("storage failed", "doing", doing, "reason", err, "on_storage_error", p.cfg.OnStorageError)
+}
+
+// storageTransient is trouble of the storage that ends the request: counted here, logged with the answer.
+func (ex *exchange) storageTransient(err error, format string, args ...any) *Failure {
+	if !errors.Is(err, context.Canceled) {
+		ex.p.observe.StorageError()
+	}
+	return transient(err, format, args...)
 }
 
 // holdManifest keeps an attestation manifest until its index comes.
@@ -34,41 +43,54 @@ func (ex *exchange) holdManifest(digest string, doc *ocidoc.Document, contentTyp
 	if cause == nil {
 		return false, nil
 	}
+	return true, ex.manifestNotKept(digest, doc, contentType, cause)
+}
+
+// manifestNotKept does what the operator chose for an attestation manifest that cannot be kept.
+func (ex *exchange) manifestNotKept(digest string, doc *ocidoc.Document, contentType string, cause error) error {
 	ex.p.storageTrouble(ex.log, "keep attestation manifest "+digest, cause)
 	switch ex.p.cfg.OnStorageError {
 	case config.StorageErrorForward:
-		return true, ex.forward(digest, doc, contentType)
+		return ex.forward(digest, doc, contentType)
 	case config.StorageErrorStrip:
-		return true, ex.answerManifest(digest, doc)
+		return ex.answerManifest(digest, doc)
 	}
-	return true, transient(cause, "attestation manifest %s for repository %s could not be kept: the storage of sluice failed, see its log (on_storage_error: reject)", digest, ex.repo)
+	return transient(cause, "attestation manifest %s for repository %s could not be kept: the storage of sluice failed, see its log (on_storage_error: reject)", digest, ex.repo)
 }
 
 // cannotStore does what the operator chose for an index whose attestations cannot be kept.
-func (ex *exchange) cannotStore(ref string, doc *ocidoc.Document, contentType string, s *storageFailed) error {
+func (ex *exchange) cannotStore(ref string, doc *ocidoc.Document, contentType string, policy filters.Policy, s *storageFailed) error {
 	ex.p.storageTrouble(ex.log, "keep what was taken out of "+doc.Digest(), s.cause)
 	switch ex.p.cfg.OnStorageError {
 	case config.StorageErrorForward:
 		return ex.forwardWhole(ref, doc, contentType)
 	case config.StorageErrorStrip:
-		return ex.stripOnly(ref, doc)
+		policy.Attestations = filters.Strip
+		return ex.stripOnly(ref, doc, policy)
 	}
 	return transient(s.cause, "attestations of %s for repository %s could not be kept: the storage of sluice failed, see its log; push again (on_storage_error: reject)", doc.Digest(), ex.repo)
 }
 
 // stripOnly forwards the images of an index and keeps nothing, not even the alias.
-func (ex *exchange) stripOnly(ref string, doc *ocidoc.Document) error {
-	policy := ex.policy()
-	policy.Attestations = filters.Strip
+func (ex *exchange) stripOnly(ref string, doc *ocidoc.Document, policy filters.Policy) error {
+	if err := ex.refuseTags(doc); err != nil {
+		return err
+	}
 	ex.standIns = true
 	rw, err := ex.judge(doc, policy)
 	if err != nil {
 		return ex.refuseMissing(err)
 	}
+	if _, fallback := filters.ParseFallbackTag(ref); rw.plan.Empty && fallback {
+		return ex.answerManifest(ref, doc) // as with storage: acknowledged, and not forwarded
+	}
 	if rw.plan.Empty {
 		return refuse(http.StatusBadRequest, codeManifestInvalid, "index %s for repository %s has nothing but attestations", doc.Digest(), ex.repo)
 	}
 	if err := ex.putNested(rw); err != nil {
+		return err
+	}
+	if err := ex.releaseKept(rw); err != nil {
 		return err
 	}
 	if err := ex.putRewritten(ref, rw); err != nil {
@@ -87,6 +109,9 @@ func (ex *exchange) putNested(rw *rewriting) error {
 		}
 		inner.applied = true
 		if err := ex.putNested(inner); err != nil {
+			return err
+		}
+		if err := ex.releaseKept(inner); err != nil {
 			return err
 		}
 		if err := ex.putRewritten(inner.doc.Digest(), inner); err != nil {

@@ -37,15 +37,11 @@ func (ex *exchange) storeTaken(rw *rewriting) ([]attest.Record, error) {
 func (ex *exchange) storeReferrer(doc *ocidoc.Document) error {
 	rec, err := ex.storeOne(doc.Digest(), doc, *doc.Subject)
 	if err != nil {
-		var s *storageFailed
-		if errors.As(err, &s) {
-			return transient(err, "attestation manifest %s for repository %s could not be stored: the storage of sluice failed, see its log", doc.Digest(), ex.repo)
-		}
 		return err
 	}
 	rec.At = ex.p.now().UTC()
 	if err := ex.p.attest.PutRecord(ex.ctx(), ex.repo, *rec); err != nil {
-		return transient(err, "attestation manifest %s for repository %s could not be stored: the storage of sluice failed, see its log", doc.Digest(), ex.repo)
+		return &storageFailed{err}
 	}
 	return nil
 }
@@ -75,8 +71,8 @@ func (ex *exchange) storeOne(digest string, m *ocidoc.Document, subject ocidoc.D
 	if m.Subject == nil && subject.Digest != "" && subject.MediaType != "" {
 		derived := ocidoc.Document{Bytes: filters.Derived(m, subject)}
 		rec.Derived = derived.Digest()
-		rec.Needs = append(rec.Needs, emptyDigest)
-		if err := ex.storeBlob(ocidoc.Descriptor{Digest: emptyDigest}); err != nil {
+		rec.Needs = append(rec.Needs, filters.EmptyDigest)
+		if err := ex.storeBlob(ocidoc.Descriptor{Digest: filters.EmptyDigest}); err != nil {
 			return nil, err
 		}
 		if err := a.PutDocument(ex.ctx(), ex.repo, rec.Derived, ocidoc.MediaTypeOCIManifest, derived.Bytes); err != nil {
@@ -99,7 +95,7 @@ func (ex *exchange) storeBlob(d ocidoc.Descriptor) error {
 	if err != nil {
 		return &storageFailed{err}
 	}
-	if h == nil && d.Digest == emptyDigest {
+	if h == nil && d.Digest == filters.EmptyDigest {
 		h = emptyHeld()
 	}
 	if h != nil {
@@ -127,10 +123,16 @@ func (ex *exchange) storeBlob(d ocidoc.Descriptor) error {
 	}
 	ex.log.Warn("attestation blob was upstream already and stays there", "digest", d.Digest)
 	ex.p.observe.Exception("blob_upstream")
-	if err := a.PutBlob(ctx, ex.repo, d.Digest, resp.Body, d.Size); err != nil {
+	err = a.PutBlob(ctx, ex.repo, d.Digest, resp.Body, d.Size)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, attest.ErrStorage):
 		return &storageFailed{err}
+	case errors.Is(err, attest.ErrDigest):
+		return refuse(http.StatusBadRequest, codeManifestInvalid, "attestation blob %s of repository %s is upstream, but not with the digest and size that its manifest says: %v", d.Digest, ex.repo, err).because(err)
 	}
-	return nil
+	return refuse(http.StatusBadGateway, codeUnavailable, "attestation blob %s of repository %s could not be read from upstream: %v", d.Digest, ex.repo, err).because(err)
 }
 
 // recordStored makes what was stored findable by image, by original and by tag.

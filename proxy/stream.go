@@ -158,6 +158,7 @@ func (ex *exchange) streamChunk(st *session.State, c *chunk, ranged bool) error 
 	defer discard(resp)
 	// Counted here: the Range that ECR answers stays at the first chunk's end (roadmap#2831).
 	st.Offset += c.total()
+	ex.p.observe.Streamed(c.total())
 	ex.moveOn(st, resp)
 	ex.p.progress.put(*st)
 	return ex.answerSession(http.StatusAccepted, st)

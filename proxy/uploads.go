@@ -47,7 +47,7 @@ func (ex *exchange) newSession() session.State {
 }
 
 // mount asks upstream to take a blob over from another repository. Clients of the containerd
-// family give up on any answer but 201 and 202 (CLIENTS.md section 7), so a refused mount becomes
+// family give up on any answer but 201 and 202, so a refused mount becomes
 // a session.
 func (ex *exchange) mount(digest string, q url.Values) error {
 	from := q.Get("from")
