@@ -4,8 +4,8 @@
 // proves a password by Basic authentication. With passthrough Sluice proves nothing:
 // the client's credentials go to upstream, which judges them on every request, and
 // what Sluice answers by itself it answers only to credentials that upstream has
-// accepted for the same repository (the caller's duty; it remembers them by
-// Identity.Credentials). So in that mode an Identity only tells clients apart.
+// accepted for the same repository. That is the caller's duty, and it goes by all that
+// the client presented. In that mode an Identity only tells clients apart.
 package access
 
 import (
@@ -63,9 +63,6 @@ type Identity struct {
 	// With Passthrough it is NOT proof of anything: it may come from the claims of a
 	// token whose signature only upstream can check.
 	Key string
-	// Credentials is a hash of everything that was presented. What upstream has
-	// allowed may be remembered under this, and under nothing less.
-	Credentials string
 }
 
 const anonymous = "anonymous"
@@ -115,7 +112,7 @@ func (a *Access) Authenticate(r *http.Request) (Identity, error) {
 	case Passthrough:
 		return presented(r.Header.Get("Authorization")), nil
 	}
-	return Identity{Name: anonymous, Key: anonymous, Credentials: anonymous}, nil
+	return Identity{Name: anonymous, Key: anonymous}, nil
 }
 
 // Challenge is the WWW-Authenticate header of a 401. It is empty with Passthrough,
@@ -129,8 +126,7 @@ func (a *Access) Challenge() []string {
 }
 
 // Allowed is true when there are no permissions, or one of them allows the action.
-// The repository is the name the client used; "" (the catalog) needs a permission
-// for "**".
+// The repository is the name the client used.
 func (a *Access) Allowed(id Identity, repository string, action Action) bool {
 	if len(a.permissions) == 0 {
 		return true
@@ -172,8 +168,7 @@ func (a *Access) htpasswd(r *http.Request) (Identity, error) {
 		return Identity{}, err
 	}
 	// Only the name, so that a password may be changed while a push runs.
-	key := hash("user", username)
-	return Identity{Name: username, Key: key, Credentials: key}, nil
+	return Identity{Name: username, Key: hash("user", username)}, nil
 }
 
 // hash separates its parts, so that ("ab", "c") and ("a", "bc") differ.

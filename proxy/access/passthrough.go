@@ -10,10 +10,9 @@ import (
 // presented names the credentials of a request without judging them.
 func presented(authorization string) Identity {
 	if authorization == "" {
-		return Identity{Name: anonymous, Key: anonymous, Credentials: anonymous}
+		return Identity{Name: anonymous, Key: anonymous}
 	}
-	whole := hash("authorization", authorization)
-	id := Identity{Name: "unknown", Key: whole, Credentials: whole}
+	id := Identity{Name: "unknown", Key: hash("authorization", authorization)}
 	scheme, value, _ := strings.Cut(authorization, " ")
 	value = strings.TrimLeft(value, " ")
 	switch strings.ToLower(scheme) {
