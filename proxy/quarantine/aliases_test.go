@@ -96,7 +96,7 @@ func TestWhatADriverLeftBehindIsNoRecord(t *testing.T) {
 		s := newStore(t, d, newClock())
 		a, b := sha([]byte("a")), sha([]byte("b"))
 		must(t, s.PutAlias(t.Context(), "app", Alias{Original: a, Forwarded: b}))
-		_, err := s.SealKey(t.Context())
+		_, err := s.SealKeys(t.Context())
 		must(t, err)
 		for _, p := range append(objectstest.Paths(t, d, "/aliases"), objectstest.Paths(t, d, "/keys")...) {
 			must(t, d.PutContent(t.Context(), p+".01a1fa84-f3ab-735f-9bfb-260e731f0fe2.tmp", []byte("half")))
@@ -140,31 +140,36 @@ func TestReplicasThatStartTogetherEndUpWithOneKey(t *testing.T) {
 	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		c := newClock()
 		var mu sync.Mutex
-		var got [][]byte
+		var got [][][]byte
 		var wg sync.WaitGroup
 		for range 6 {
 			wg.Go(func() {
-				key, err := newStore(t, d, c).SealKey(t.Context())
+				keys, err := newStore(t, d, c).SealKeys(t.Context())
 				if err != nil {
 					t.Error(err)
 				}
 				mu.Lock()
 				defer mu.Unlock()
-				got = append(got, key)
+				got = append(got, keys)
 			})
 		}
 		wg.Wait()
 		s := newStore(t, d, c)
 		all, err := s.SealKeys(t.Context())
 		must(t, err)
-		for _, key := range got {
-			if len(key) != 32 || bytes.Count(bytes.Join(all, nil), key) != 1 {
-				t.Error("a replica has a key that the others do not find")
+		for _, keys := range got {
+			if len(keys) == 0 {
+				t.Error("a replica has no key to seal with")
+			}
+			for _, key := range keys {
+				if len(key) != 32 || bytes.Count(bytes.Join(all, nil), key) != 1 {
+					t.Error("a replica has a key that the others do not find")
+				}
 			}
 		}
-		first, err := s.SealKey(t.Context())
-		if err != nil || !bytes.Equal(first, all[0]) {
-			t.Errorf("the first key is not the one to seal with: %v", err)
+		again, err := s.SealKeys(t.Context())
+		if err != nil || !bytes.Equal(bytes.Join(again, nil), bytes.Join(all, nil)) {
+			t.Errorf("the keys change from call to call: %v", err)
 		}
 	})
 }
@@ -172,11 +177,11 @@ func TestReplicasThatStartTogetherEndUpWithOneKey(t *testing.T) {
 func TestADamagedKeyIsAnErrorThatNamesItsPath(t *testing.T) {
 	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(t, d, newClock())
-		_, err := s.SealKey(t.Context())
+		_, err := s.SealKeys(t.Context())
 		must(t, err)
 		p := objectstest.Paths(t, d, "/keys")[0]
 		must(t, d.PutContent(t.Context(), p, []byte("short secret")))
-		if _, err := s.SealKey(t.Context()); err == nil || !strings.Contains(err.Error(), p) || strings.Contains(err.Error(), "secret") {
+		if _, err := s.SealKeys(t.Context()); err == nil || !strings.Contains(err.Error(), p) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -13,15 +13,6 @@ const keySize = 32
 
 var keyName = regexp.MustCompile(`^[0-9]{20}-[0-9a-f]{16}$`)
 
-// SealKey is the first of SealKeys.
-func (s *Store) SealKey(ctx context.Context) ([]byte, error) {
-	keys, err := s.SealKeys(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return keys[0], nil
-}
-
 // SealKeys returns the keys that are kept in the storage, the oldest first, and makes one when there is none.
 //
 // Replicas that start together on an empty storage may each make one: without compare-and-swap nothing can prevent
