@@ -20,8 +20,11 @@ type authorizer struct {
 	source source
 	now    func() time.Time
 	life   context.Context // ends with the Registry
+	stop   context.CancelFunc
 	fetch  func(ctx context.Context, s service, scopes []string, c credential) (grant, error)
 	realm  func(raw string) (*url.URL, error)
+
+	flights sync.WaitGroup // added to with mu held, and only while there is life
 
 	mu      sync.Mutex
 	service service
@@ -181,10 +184,15 @@ func (a *authorizer) obtain(ctx context.Context, l lease) (lease, error) {
 	}
 	f := e.flight
 	if f == nil {
+		if err := a.life.Err(); err != nil {
+			a.mu.Unlock()
+			return l, unreachable(a.host, fmt.Errorf("credentials are needed, and Sluice is shutting down: %w", err))
+		}
 		fctx, cancel := context.WithTimeout(a.life, tokenTimeout)
 		f = &flight{done: make(chan struct{}), cancel: cancel}
 		e.flight = f
-		go a.fly(fctx, f, e, a.service, l.scopes)
+		s := a.service
+		a.flights.Go(func() { a.fly(fctx, f, e, s, l.scopes) })
 	}
 	f.waiters++
 	a.mu.Unlock()
@@ -209,6 +217,14 @@ func (a *authorizer) obtain(ctx context.Context, l lease) (lease, error) {
 	defer a.mu.Unlock()
 	l.gen, l.header = e.gen, e.header
 	return l, nil
+}
+
+// close ends the flights and waits for them; none begins any more.
+func (a *authorizer) close() {
+	a.mu.Lock()
+	a.stop()
+	a.mu.Unlock()
+	a.flights.Wait()
 }
 
 func (a *authorizer) fly(ctx context.Context, f *flight, e *entry, s service, scopes []string) {

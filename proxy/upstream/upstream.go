@@ -38,7 +38,6 @@ type Registry struct {
 	transport http.RoundTripper
 	auth      *authorizer
 	server    io.Closer // the embedded one's
-	stop      context.CancelFunc
 
 	mutedUntil atomic.Int64 // unix nanoseconds: no Expect: 100-continue until then
 
@@ -102,9 +101,8 @@ func New(o Options) (*Registry, error) {
 		}
 	}
 	life, stop := context.WithCancel(context.Background())
-	r.stop = stop
 	r.auth = &authorizer{
-		host: r.base.Host, source: src, now: func() time.Time { return r.now() }, life: life,
+		host: r.base.Host, source: src, now: func() time.Time { return r.now() }, life: life, stop: stop,
 		fetch: r.fetchToken, realm: r.realm,
 		grants: map[string]*entry{}, wider: map[string][]string{},
 	}
@@ -117,10 +115,11 @@ func (r *Registry) Passthrough() bool { return r.mode == Passthrough }
 // Host is the registry's host as it is connected to, for logs and messages.
 func (r *Registry) Host() string { return r.base.Host }
 
-// Close ends token fetches and idle connections, and the embedded registry's server. Requests that
-// are under way to a remote registry are left alone.
+// Close ends token fetches and waits for their end, and ends idle connections and the embedded registry's
+// server. Requests that are under way to a remote registry are left alone, but get no new credentials. A
+// Docker credential helper that is still running is not waited for: nothing can end it.
 func (r *Registry) Close() error {
-	r.stop()
+	r.auth.close()
 	if t, ok := r.transport.(interface{ CloseIdleConnections() }); ok {
 		t.CloseIdleConnections()
 	}
