@@ -309,13 +309,12 @@ func TestDockerCredentials(t *testing.T) {
 		want   string // Authorization of the second request; "" = only one, which is 401
 	}{
 		"an entry":                                 {Docker, `{"auths":{"%s":{"auth":"` + entry("d", "x") + `"}}}`, "", basicHeader("d", "x")},
-		"an entry, with auto and a username":       {Auto, `{"auths":{"%s":{"auth":"` + entry("d", "x") + `"}}}`, "", basicHeader("d", "x")},
-		"no entry, with auto and a username":       {Auto, `{"auths":{"example.com":{"auth":"` + entry("d", "x") + `"}}}`, "", basicHeader("u", "p")},
-		"no file, with auto and a username":        {Auto, "", "", basicHeader("u", "p")},
-		"no entry is anonymous with docker":        {Docker, `{}`, "", ""},
+		"an entry of another host is no entry":     {Docker, `{"auths":{"example.com":{"auth":"` + entry("d", "x") + `"}}}`, "", ""},
+		"no entry is anonymous":                    {Docker, `{}`, "", ""},
+		"no file is anonymous":                     {Docker, "", "", ""},
+		"a username asks no Docker configuration":  {Basic, `{"auths":{"%s":{"auth":"` + entry("d", "x") + `"}}}`, "", basicHeader("u", "p")},
 		"a helper":                                 {Docker, `{"credHelpers":{"%s":"test"}}`, `read h; echo "{\"Username\":\"h\",\"Secret\":\"$h\"}"`, "HELPER"},
-		"a store that does not know the host":      {Auto, `{"credsStore":"test"}`, `echo "credentials not found in native keychain"; exit 1`, basicHeader("u", "p")},
-		"a store that fails, auto with a username": {Auto, `{"credsStore":"test"}`, `echo "locked"; exit 1`, basicHeader("u", "p")},
+		"a store that does not know the host":      {Docker, `{"credsStore":"test"}`, `echo "credentials not found in native keychain"; exit 1`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t, &fake{scheme: "basic"})
@@ -365,15 +364,13 @@ func TestAFailingHelperIsAnErrorThatSaysSo(t *testing.T) {
 			if c.script != "" {
 				helper(t, c.script)
 			}
-			for _, mode := range []Mode{Docker, Auto} {
-				r, _ := open(t, Options{URL: f.URL, Credentials: mode})
-				_, err := r.Do(context.Background(), Request{})
-				if !errors.Is(err, ErrCredentials) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), host(f)) {
-					t.Errorf("%s: error = %v; want ErrCredentials with %q", mode, err, c.want)
-				}
-				if c.never != "" && strings.Contains(fmt.Sprint(err), c.never) {
-					t.Errorf("%s: error shows the secret: %v", mode, err)
-				}
+			r, _ := open(t, Options{URL: f.URL, Credentials: Docker})
+			_, err := r.Do(context.Background(), Request{})
+			if !errors.Is(err, ErrCredentials) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), host(f)) {
+				t.Errorf("error = %v; want ErrCredentials with %q", err, c.want)
+			}
+			if c.never != "" && strings.Contains(fmt.Sprint(err), c.never) {
+				t.Errorf("error shows the secret: %v", err)
 			}
 		})
 	}
@@ -383,7 +380,7 @@ func TestARegistryWithoutAuthenticationNeverStartsAHelper(t *testing.T) {
 	f := newFake(t, &fake{})
 	helper(t, "exit 1")
 	dockerConfig(t, `{"credsStore":"test"}`)
-	r, _ := open(t, Options{URL: f.URL})
+	r, _ := open(t, Options{URL: f.URL, Credentials: Docker})
 	do(t, r, 200, Request{})
 }
 
@@ -476,7 +473,7 @@ func TestWellKnownRealms(t *testing.T) {
 		{"https://localhost:5000", "http://localhost:5001/token", true},              // stays on this machine
 		{"http://registry.example.com", "https://registry.example.com/token", true},
 	} {
-		r, _ := open(t, Options{URL: c.registry})
+		r, _ := open(t, Options{URL: c.registry, Credentials: Anonymous})
 		if _, err := r.realm(c.realm); (err == nil) != c.ok {
 			t.Errorf("%s names %s: error = %v", c.registry, c.realm, err)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
-	"log/slog"
 	"strings"
 	"time"
 
@@ -14,9 +13,8 @@ import (
 // Mode says where credentials come from.
 type Mode string
 
-// The modes. The zero Mode is Auto.
+// The modes. None is the default: what "auto" means is for the configuration to say.
 const (
-	Auto        Mode = "auto"        // the Docker configuration if it knows the host, else username and password, else none
 	Docker      Mode = "docker"      // the Docker configuration with its credential helpers
 	Basic       Mode = "basic"       // username and password
 	Passthrough Mode = "passthrough" // what the client sends, as it sends it
@@ -49,38 +47,19 @@ type sourceFunc func(ctx context.Context) (credential, error)
 
 func (f sourceFunc) credential(ctx context.Context) (credential, error) { return f(ctx) }
 
-func newSource(o Options, host string, log *slog.Logger) (source, error) {
-	anonymous := sourceFunc(func(context.Context) (credential, error) { return credential{}, nil })
-	docker := dockerSource(host)
+func newSource(o Options, host string) (source, error) {
 	switch o.Credentials {
 	case Docker:
-		return docker, nil
+		return dockerSource(host), nil
 	case Basic:
 		if o.Username == "" {
 			return nil, fmt.Errorf("upstream %s: credentials are basic but no username is set; set `username`, or SLUICE_UPSTREAM_USERNAME", host)
 		}
 		return basicSource(o, host), nil
 	case Anonymous, Passthrough:
-		return anonymous, nil
-	case Auto, "":
-		fallback := source(anonymous)
-		if o.Username != "" {
-			fallback = basicSource(o, host)
-		}
-		return sourceFunc(func(ctx context.Context) (credential, error) {
-			c, err := docker.credential(ctx)
-			switch {
-			case err != nil && o.Username != "":
-				log.Warn("docker configuration gives no credentials, using the configured username", "upstream", host, "error", err)
-			case err != nil:
-				return credential{}, err
-			case !c.anonymous():
-				return c, nil
-			}
-			return fallback.credential(ctx)
-		}), nil
+		return sourceFunc(func(context.Context) (credential, error) { return credential{}, nil }), nil
 	}
-	return nil, fmt.Errorf("upstream %s: credentials %q are unknown; use auto, docker, basic, passthrough or anonymous", host, o.Credentials)
+	return nil, fmt.Errorf("upstream %s: credentials %q are unknown; use docker, basic, passthrough or anonymous", host, o.Credentials)
 }
 
 func basicSource(o Options, host string) source {

@@ -31,7 +31,7 @@ func newEmbedded(t *testing.T, dir string) (*Registry, *lockedBuffer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := New(Options{URL: "embedded", Embedded: h})
+	r, err := New(Options{URL: "embedded", Credentials: Anonymous, Embedded: h})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ func TestUploadLocations(t *testing.T) {
 		"a file":                       {"https://registry.example.com", "file:///etc/passwd", "not an http or https URL"},
 		"nothing":                      {"https://registry.example.com", "", "without a Location"},
 	} {
-		r, _ := open(t, Options{URL: c.base, Hosts: []string{"upload.example.com"}})
+		r, _ := open(t, Options{URL: c.base, Credentials: Anonymous, Hosts: []string{"upload.example.com"}})
 		got, err := location(r, at, c.loc)
 		if strings.HasPrefix(c.want, "https://") {
 			if got != c.want || err != nil {
@@ -122,10 +122,12 @@ func TestOptionsThatCannotWorkAreRefused(t *testing.T) {
 		"a query":                 {Options{URL: "https://registry.example.com/?a=b"}, "query"},
 		"no host":                 {Options{URL: "https://"}, "no host"},
 		"an unknown mode":         {Options{URL: "https://r.example.com", Credentials: "magic"}, `"magic"`},
+		"no mode":                 {Options{URL: "https://r.example.com"}, `credentials ""`},
+		"auto":                    {Options{URL: "https://r.example.com", Credentials: "auto"}, `"auto"`},
 		"basic without a user":    {Options{URL: "https://r.example.com", Credentials: Basic}, "username"},
 		"an unknown redirects":    {Options{URL: "https://r.example.com", Redirects: "sometimes"}, `"sometimes"`},
 		"a host that is a URL":    {Options{URL: "https://r.example.com", Hosts: []string{"https://auth.example.com"}}, "auth.example.com"},
-		"a missing ca":            {Options{URL: "https://r.example.com", CA: "/does/not/exist.pem"}, "/does/not/exist.pem"},
+		"a missing ca":            {Options{URL: "https://r.example.com", Credentials: Anonymous, CA: "/does/not/exist.pem"}, "/does/not/exist.pem"},
 		"a URL beside embedded":   {Options{URL: "https://r.example.com", Embedded: http.NotFoundHandler()}, "embedded"},
 		"embedded without a part": {Options{URL: "embedded"}, "http:// or https://"},
 	} {
@@ -134,11 +136,11 @@ func TestOptionsThatCannotWorkAreRefused(t *testing.T) {
 		}
 	}
 	for _, u := range []string{"https://docker.io", "https://index.docker.io/v2/"} {
-		if r, _ := open(t, Options{URL: u}); r.Host() != "registry-1.docker.io" {
+		if r, _ := open(t, Options{URL: u, Credentials: Anonymous}); r.Host() != "registry-1.docker.io" {
 			t.Errorf("%s is asked at %s", u, r.Host())
 		}
 	}
-	r, _ := open(t, Options{URL: "http://127.0.0.1:1"})
+	r, _ := open(t, Options{URL: "http://127.0.0.1:1", Credentials: Anonymous})
 	if _, err := r.Do(context.Background(), Request{Repository: "app", Path: "blobs/../../other/manifests/1"}); err == nil || errors.Is(err, ErrUnreachable) {
 		t.Errorf("a path that leaves its repository: %v", err)
 	}

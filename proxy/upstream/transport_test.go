@@ -72,11 +72,11 @@ func TestAnOwnAuthorityIsTrustedAndReadAgainWhenItChanges(t *testing.T) {
 		}
 	}
 	write(firstPEM)
-	bare, _ := open(t, Options{URL: srv.URL})
+	bare, _ := open(t, Options{URL: srv.URL, Credentials: Anonymous})
 	if _, err := bare.Do(context.Background(), Request{}); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "`ca`") {
 		t.Errorf("without the authority: %v", err)
 	}
-	r, _ := open(t, Options{URL: srv.URL, CA: file})
+	r, _ := open(t, Options{URL: srv.URL, Credentials: Anonymous, CA: file})
 	do(t, r, 200, Request{})
 
 	write([]byte("no certificate, for a moment"))
@@ -92,7 +92,7 @@ func TestAnOwnAuthorityIsTrustedAndReadAgainWhenItChanges(t *testing.T) {
 
 func TestPlainHTTPBehindAnHTTPSURLSaysSo(t *testing.T) {
 	f := newFake(t, &fake{})
-	r, _ := open(t, Options{URL: strings.Replace(f.URL, "http://", "https://", 1)})
+	r, _ := open(t, Options{URL: strings.Replace(f.URL, "http://", "https://", 1), Credentials: Anonymous})
 	if _, err := r.Do(context.Background(), Request{}); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "check http or https") {
 		t.Errorf("error = %v", err)
 	}
@@ -114,7 +114,7 @@ func TestBytesArriveUnchangedOverTLS(t *testing.T) {
 	srv.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
 	srv.StartTLS()
 	defer srv.Close()
-	r, _ := open(t, Options{URL: srv.URL, CA: file})
+	r, _ := open(t, Options{URL: srv.URL, Credentials: Anonymous, CA: file})
 	for _, length := range []int64{layerSize, -1} {
 		h := sha256.New()
 		q := upload(io.TeeReader(io.LimitReader(rand.Reader, layerSize), h))

@@ -17,8 +17,8 @@ const userAgent = "sluice"
 // Options describe one registry.
 type Options struct {
 	URL         string                 // http(s)://host[:port]; "embedded" (or empty) with Embedded
-	Credentials Mode                   // zero: Auto
-	Username    string                 // for Basic, and for Auto when the Docker configuration knows no better
+	Credentials Mode                   // one of the modes; there is no default
+	Username    string                 // for Basic
 	Password    func() (string, error) // read each time; nil: none
 	CA          string                 // PEM file, trusted besides the system's authorities; read again when it changes
 	Hosts       []string               // other hosts that the registry may name: token realm, upload Location, plain-http redirect; "host" or "host:port"
@@ -63,9 +63,6 @@ func New(o Options) (*Registry, error) {
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
-	if r.mode == "" {
-		r.mode = Auto
-	}
 	switch o.Redirects {
 	case "", "pass":
 	case "follow":
@@ -87,7 +84,7 @@ func New(o Options) (*Registry, error) {
 	} else if r.base, err = parseURL(o.URL); err != nil {
 		return nil, err
 	}
-	src, err := newSource(o, r.base.Host, r.log)
+	src, err := newSource(o, r.base.Host)
 	if err != nil {
 		return nil, err
 	}
