@@ -150,7 +150,7 @@ func TestSigningAnOriginalIsRefusedWithTheDigestToSign(t *testing.T) {
 	}
 }
 
-// push-by-digest per platform, then imagetools create: CLIENTS.md section 3.
+// As a build with a job per platform does it: push-by-digest in each, then imagetools create.
 func TestMatrixBuildsAreCombinedByTheirOriginalDigests(t *testing.T) {
 	every(t, func(t *testing.T, newUpstream upstreamFunc) {
 		for _, act := range []filters.Action{filters.Store, filters.Strip} {

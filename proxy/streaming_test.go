@@ -384,7 +384,7 @@ func settled(t testing.TB) int {
 // A registry that refuses in the middle of a body says why, and the client must be able to read it: also one
 // that looks at the answer only after its last byte.
 func TestStreamErrorOfUpstreamReachesAClientThatKeepsSending(t *testing.T) {
-	const size = 8 * mib // within what is drained (DESIGN section 4: 16 MiB, 5 s)
+	const size = 8 * mib // within what is drained (drainBytes, drainTime)
 	const reason = `{"errors":[{"code":"DENIED","message":"quota of the repository is used up"}]}`
 	refuse := func(w http.ResponseWriter, status int) {
 		w.Header().Set("Content-Type", "application/json")

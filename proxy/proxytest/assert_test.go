@@ -62,7 +62,7 @@ func TestNothingIsFoundAfterAPushWithoutAttestations(t *testing.T) {
 	}
 }
 
-// CLIENTS.md section 1: cosign's documents are not BuildKit's, though an in-toto envelope is in one.
+// Cosign's documents are not BuildKit's, though an in-toto envelope is in one.
 func TestCosignDocumentsAreNoAttestations(t *testing.T) {
 	for _, scenario := range []string{"l-cosign2", "l-cosign3"} {
 		for kind, upstream := range Upstreams() {

@@ -39,7 +39,7 @@ func blobPut(r *http.Request) bool {
 	return r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/blobs/uploads/")
 }
 
-// The table of CLIENTS.md section 4: what a pusher accepts and refuses is what the real client was seen to.
+// What a pusher accepts and refuses is what the real client was seen to.
 func TestEachClientChecksAnswersAsTheRealOneDoes(t *testing.T) {
 	const other = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
 	status := func(matches func(*http.Request) bool, to int) func(*http.Request, int, http.Header) int {
@@ -179,7 +179,7 @@ func TestBlobsThatAnotherRepositoryHasAreMounted(t *testing.T) {
 	tree := Synthetic(SyntheticOptions{Layers: 2, Form: FormLegacy})
 	for _, client := range Clients() {
 		if client.Name == "imagetools" || client.Name == "oras" {
-			continue // "not used", CLIENTS.md section 4
+			continue // neither asks for a mount
 		}
 		t.Run(client.Name, func(t *testing.T) {
 			ctx, u := testContext(t), NewDistribution(t, UpstreamOptions{})

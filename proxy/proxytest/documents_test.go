@@ -124,7 +124,7 @@ func TestImagesAreTheSameWhateverTheAttestations(t *testing.T) {
 	}
 }
 
-// CLIENTS.md section 1: with OCI media types provenance=false sends the index without attestation entries, and for one
+// As BuildKit does it: with OCI media types provenance=false sends the index without attestation entries, and for one
 // platform the image manifest itself. The captures hold those of one platform by digest.
 func TestStrippedGenuineDocuments(t *testing.T) {
 	for scenario, want := range map[string]string{

@@ -25,7 +25,7 @@ type Options struct {
 	//                            attestation manifests come before their images, as its stack of manifests has it
 	MountFrom string // repository that is said to have every blob
 
-	// Retries is how often an answer that the client retries (CLIENTS.md section 4: 429, 503) is tried again, and a
+	// Retries is how often an answer that the client retries (429 or 503, as its file says) is tried again, and a
 	// lost connection where it retries those. 0, so that a test sees each failure. Wait is called before each.
 	Retries int
 	Wait    func(attempt int) error
@@ -54,7 +54,7 @@ type Client struct {
 	Name    string
 	Push    Pusher
 	Indexes bool // pushes indexes; Docker 20.10 pushes the first image only
-	// What the answers may be, CLIENTS.md section 4.
+	// What the answers must be, as the real client was seen to want it.
 	NeedsManifestDigest bool // fails without Docker-Content-Digest on a manifest PUT
 	NeedsBlobs          bool // fails when a blob it pushed is then not found by HEAD
 }

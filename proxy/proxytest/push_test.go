@@ -84,10 +84,10 @@ func TestGenuineDocumentsArePushedOverSeededLayers(t *testing.T) {
 	}
 }
 
-// DESIGN section 4 and the issue count with these numbers: 14 blobs (2 x 3 layers, 2 configurations, 4 statements, 2
+// The numbers that everything about requests per push is measured against: 14 blobs (2 x 3 layers, 2 configurations, 4 statements, 2
 // attestation configurations) of three requests each, 4 manifests of two, and two for the tag; without attestations 8
 // blobs and 2 manifests.
-func TestABuildKitPushTakesAsManyRequestsAsTheDesignCounts(t *testing.T) {
+func TestABuildKitPushTakesAsManyRequestsAsTheRealOne(t *testing.T) {
 	for name, c := range map[string]struct {
 		form Form
 		want int

@@ -8,8 +8,8 @@ import (
 const maxRedirects = 5
 
 // redirected follows the redirects of a read, with Range and without Authorization once they leave
-// the registry's host: S3 refuses a pre-signed URL that comes with another credential (ECR.md
-// section 7), and nobody else may have it. Only the operator's setting or Sluice itself asks for this.
+// the registry's host: S3 refuses a pre-signed URL that comes with another credential ("Only one auth
+// mechanism allowed"), and nobody else may have it. Only the operator's setting or Sluice itself asks for this.
 func (r *Registry) redirected(ctx context.Context, p *plan, resp *http.Response) (*http.Response, error) {
 	at, left := p.url, false
 	for n := 0; ; n++ {
