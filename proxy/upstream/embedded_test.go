@@ -74,9 +74,11 @@ func pushBlob(t *testing.T, r *Registry, repo string, blob []byte, length int64)
 	if err != nil {
 		t.Fatal(err)
 	}
-	do(t, r, 201, Request{Method: "PUT", Repository: repo, Location: loc, Push: true,
+	do(t, r, 201, Request{
+		Method: "PUT", Repository: repo, Location: loc, Push: true,
 		Query: url.Values{"digest": {digestOf(blob)}}, Body: struct{ io.Reader }{bytes.NewReader(blob)}, ContentLength: length,
-		Header: http.Header{"Content-Type": {"application/octet-stream"}}})
+		Header: http.Header{"Content-Type": {"application/octet-stream"}},
+	})
 }
 
 func TestEmbeddedRegistryTakesAndGivesAnImage(t *testing.T) {
@@ -90,8 +92,10 @@ func TestEmbeddedRegistryTakesAndGivesAnImage(t *testing.T) {
 	pushBlob(t, r, "team/app", config, int64(len(config)))
 	manifest := []byte(fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}]}`,
 		digestOf(config), len(config), digestOf(layer), len(layer)))
-	resp, _ := do(t, r, 201, Request{Method: "PUT", Repository: "team/app", Path: "manifests/1", Push: true, Replay: manifest,
-		Header: http.Header{"Content-Type": {"application/vnd.oci.image.manifest.v1+json"}}})
+	resp, _ := do(t, r, 201, Request{
+		Method: "PUT", Repository: "team/app", Path: "manifests/1", Push: true, Replay: manifest,
+		Header: http.Header{"Content-Type": {"application/vnd.oci.image.manifest.v1+json"}},
+	})
 	if got := resp.Header.Get("Docker-Content-Digest"); got != digestOf(manifest) {
 		t.Errorf("pushed as %s, want %s", got, digestOf(manifest))
 	}
@@ -137,8 +141,10 @@ func TestEmbeddedRegistryGoesOnWithAnUploadAfterARestart(t *testing.T) {
 	first.Close()
 
 	second, _ := newEmbedded(t, dir)
-	do(t, second, 201, Request{Method: "PUT", Repository: "app", Location: loc, Push: true, Query: url.Values{"digest": {digestOf(blob)}},
-		Body: bytes.NewReader(blob[10:]), ContentLength: int64(len(blob) - 10)})
+	do(t, second, 201, Request{
+		Method: "PUT", Repository: "app", Location: loc, Push: true, Query: url.Values{"digest": {digestOf(blob)}},
+		Body: bytes.NewReader(blob[10:]), ContentLength: int64(len(blob) - 10),
+	})
 }
 
 func TestEmbeddedRegistryRefusesAFolderItCannotUse(t *testing.T) {
