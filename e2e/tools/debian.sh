@@ -1,5 +1,5 @@
 #!/bin/bash
-# Brings what the tests use from Debian.
+# Brings what the tests use from Debian 12 (bookworm).
 #
 # Clients that get along with anything are installed. Docker 20.10, its containerd and runc are only unpacked
 # into the cache: installing them would start a daemon and remove the Docker that a developer may
@@ -14,8 +14,15 @@ out=$cache/debian
 installed=(ca-certificates gcc libc6-dev pkg-config libnftables-dev skopeo podman buildah libdevmapper1.02.1 libseccomp2 jq)
 unpacked=(docker.io containerd runc)
 
-# The unpacked programs load this release's libraries.
-release=$(. /etc/os-release && echo "$ID $VERSION_ID")
+# The unpacked programs load this release's libraries, and the tests expect its Docker 20.10: later releases
+# have another, with the client in a package of its own.
+release=$(. /etc/os-release && echo "${ID:-unknown} ${VERSION_ID:-}")
+if [ "$release" != "debian 12" ]; then
+	echo "this is $release, and Debian 12 (bookworm) is expected: nothing was installed." >&2
+	echo "What needs Docker 20.10 is skipped, and so is what needs any of these, unless you install them:" >&2
+	echo "${installed[*]}" >&2
+	exit 1
+fi
 stamped() { [ -f "$out/.stamp" ] && [ "$(cat "$out/.stamp")" = "$release" ]; }
 
 missing=()
@@ -38,14 +45,15 @@ fi
 
 if [ ${#missing[@]} -gt 0 ]; then
 	echo "installing ${missing[*]}"
-	DEBIAN_FRONTEND=noninteractive "${root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+	# env, since sudo does not hand variables on
+	"${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
 if ! stamped; then
 	echo "unpacking ${unpacked[*]}"
 	rm -rf "$out.new"
 	mkdir -p "$out.new/packages"
-	(cd "$out.new/packages" && apt-get download -qq "${unpacked[@]}" 2>/dev/null)
+	(cd "$out.new/packages" && apt-get -o APT::Sandbox::User=root download -qq "${unpacked[@]}")
 	for package in "$out.new"/packages/*.deb; do
 		dpkg-deb -x "$package" "$out.new"
 	done
