@@ -56,6 +56,7 @@ type Proxy struct {
 	handler      http.Handler
 	closing      atomic.Bool
 	background   sync.WaitGroup // cancelling of sessions; Close waits for it
+	handlers     sync.WaitGroup // Run waits for those that shutdown cut
 	closers      []func() error
 }
 
@@ -213,6 +214,8 @@ func (p *Proxy) Close() error {
 // recovering turns a bug into a log entry and a cut connection for one client.
 func (p *Proxy) recovering(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.handlers.Add(1)
+		defer p.handlers.Done()
 		defer func() {
 			v := recover()
 			if v == nil {

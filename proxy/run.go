@@ -20,6 +20,7 @@ const (
 	headerTimeout = 30 * time.Second // slow headers hold a connection no longer; bodies may take their time
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 64 << 10
+	cutTime       = 5 * time.Second // for handlers to notice that their connection is gone
 )
 
 // Run serves until ctx ends, then lets running requests finish within shutdown_timeout.
@@ -46,7 +47,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	for i, s := range servers {
 		background.Go(func() { failed <- s.Serve(listeners[i]) })
 	}
-	p.log.Info("serving", "listen", ln.Addr().String(), "admin", p.cfg.Admin, "upstream", p.upstreamNames(), "version", p.version)
+	p.log.Info("serving", "listen", ln.Addr().String(), "admin", adminAddress(listeners), "upstream", p.upstreamNames(), "version", p.version)
 	select {
 	case <-ctx.Done():
 		err = nil
@@ -56,7 +57,31 @@ func (p *Proxy) Run(ctx context.Context) error {
 	cancel()
 	err = errors.Join(err, p.shutdown(servers))
 	background.Wait()
+	p.awaitHandlers()
 	return errors.Join(err, p.Close())
+}
+
+// awaitHandlers waits for handlers whose connections shutdown has cut: http.Server.Close does not, and
+// they use what Close releases. One that does not notice is left behind.
+func (p *Proxy) awaitHandlers() {
+	done := make(chan struct{})
+	go func() {
+		p.handlers.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(cutTime):
+		p.log.Warn("requests that were cut have not ended")
+	}
+}
+
+// adminAddress is where the admin server really listens, "" for off.
+func adminAddress(listeners []net.Listener) string {
+	if len(listeners) < 2 {
+		return ""
+	}
+	return listeners[1].Addr().String()
 }
 
 func (p *Proxy) upstreamNames() []string {
