@@ -36,11 +36,11 @@ func (d document) descriptor() v1.Descriptor {
 // accepts lists every manifest type, one header line each, as skopeo and Docker 20.10 do.
 var accepts = withHeader("Accept", v1.MediaTypeImageManifest, v1.MediaTypeImageIndex, mediaTypeDockerManifest, mediaTypeDockerList, "*/*")
 
-func blobPath(repo, digest string) string  { return "/v2/" + repo + "/blobs/" + digest }
-func manifestPath(repo, ref string) string { return "/v2/" + repo + "/manifests/" + ref }
-func uploadsPath(repo string) string       { return "/v2/" + repo + "/blobs/uploads/" }
-func tagsPath(repo string) string          { return "/v2/" + repo + "/tags/list" }
-func referrersPath(repo, of string) string { return "/v2/" + repo + "/referrers/" + of }
+func blobPath(repo, digest string) string       { return "/v2/" + repo + "/blobs/" + digest }
+func manifestPath(repo, ref string) string      { return "/v2/" + repo + "/manifests/" + ref }
+func uploadsPath(repo string) string            { return "/v2/" + repo + "/blobs/uploads/" }
+func tagsPath(repo string) string               { return "/v2/" + repo + "/tags/list" }
+func referrersPath(repo, of string) string      { return "/v2/" + repo + "/referrers/" + of }
 func (c *check) getBlob(repo, d string) *answer { return c.do(http.MethodGet, blobPath(repo, d), nil) }
 
 func (c *check) headBlob(repo, d string) *answer {

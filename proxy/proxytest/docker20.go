@@ -137,7 +137,7 @@ func dockerError(r *reply) error {
 	case len(said) == 1:
 		return fmt.Errorf("%s", said[0])
 	case len(said) > 1:
-		return fmt.Errorf("errors:\n%s\n", strings.Join(said, "\n"))
+		return fmt.Errorf("errors:\n%s\n", strings.Join(said, "\n")) //nolint:staticcheck // ST1005: the client's own words
 	}
 	return fmt.Errorf("received unexpected HTTP status: %s", r.statusText)
 }

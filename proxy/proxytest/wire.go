@@ -127,17 +127,6 @@ func (r *reply) errors() []registryError {
 	return e.Errors
 }
 
-func (r *reply) hasCode(codes ...string) bool {
-	for _, e := range r.errors() {
-		for _, c := range codes {
-			if e.Code == c {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 type registryError struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
