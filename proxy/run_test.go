@@ -18,7 +18,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -142,7 +141,7 @@ func (r *running) noneLeft(before int) {
 	r.t.Helper()
 	r.client.CloseIdleConnections()
 	transport.CloseIdleConnections()
-	eventually(r.t, fmt.Sprintf("back to %d goroutines", before), func() bool { return runtime.NumGoroutine() <= before })
+	eventually(r.t, fmt.Sprintf("back to %d goroutines in the proxy", before), func() bool { return ours() <= before })
 }
 
 func TestRunServesTLSInFrontOfTLS(t *testing.T) {
@@ -371,7 +370,7 @@ func TestAPortThatIsTakenIsAnErrorThatSaysWhatToDo(t *testing.T) {
 			if err := p.Close(); err != nil {
 				t.Error(err)
 			}
-			eventually(t, fmt.Sprintf("back to %d goroutines", before), func() bool { return runtime.NumGoroutine() <= before })
+			eventually(t, fmt.Sprintf("back to %d goroutines in the proxy", before), func() bool { return ours() <= before })
 			if tt.name == "listen" {
 				return
 			}

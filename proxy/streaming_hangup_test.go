@@ -85,7 +85,7 @@ func ours() int {
 	buf = buf[:n]
 	count := 0
 	for _, g := range strings.Split(string(buf), "\n\n") {
-		if strings.Contains(g, "sluice/proxy.(*exchange)") || strings.Contains(g, "sluice/proxy/upstream.(*") {
+		if strings.Contains(g, "sluice/proxy.(*") || strings.Contains(g, "sluice/proxy/upstream.(*") {
 			count++
 		}
 	}
