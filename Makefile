@@ -12,7 +12,7 @@ export SLUICE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice
 TOOLS := $(SLUICE_CACHE)/tools
 VERDICT := $(SLUICE_CACHE)/verdict
 
-.PHONY: test setup lint format vet golangci tidy unit e2e sluice
+.PHONY: test setup lint format vet golangci tidy unit conformance e2e sluice
 
 sluice:
 	CGO_ENABLED=0 go build -trimpath -o sluice ./cmd/sluice
@@ -23,7 +23,7 @@ setup:
 # Every stage runs, also after one that failed: one run shows everything there is to mend.
 test:
 	@failed=(); summary=""; \
-	for stage in setup lint unit e2e; do \
+	for stage in setup lint unit conformance e2e; do \
 		echo "== $$stage"; start=$$SECONDS; word=passed; \
 		$(MAKE) --no-print-directory $$stage || { failed+=($$stage); word=FAILED; }; \
 		summary+=$$(printf '%-11s %s in %d s' $$stage $$word $$((SECONDS - start)))$$'\n'; \
