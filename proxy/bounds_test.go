@@ -7,6 +7,9 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
+
+	"sluice/filters"
 	"sluice/filters/ocidoc"
 	"sluice/proxy/proxytest"
 )
@@ -96,4 +99,24 @@ func TestTheChildrenOfAPushAreBoundedInMemory(t *testing.T) {
 	if n := served.Load(); n != bound/size-1 {
 		t.Errorf("upstream is asked for %d children, want %d", n, bound/size-1)
 	}
+}
+
+// A held child that an index lists a thousand times is released once (I1).
+func TestAHeldChildThatIsListedOftenIsReleasedOnce(t *testing.T) {
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
+	tr := proxytest.NewTranscript(tree)
+	up := proxytest.NewDistribution(t, proxytest.UpstreamOptions{Wrap: tr.Upstream.Handler})
+	shared := inmemory.New()
+	pushHalf(t, newRig(t, up, storage(shared)), "app", "", tree)
+	// The rule has changed meanwhile: now the index goes upstream as it is, with what it lists.
+	r := newRig(t, up, storage(shared), action(filters.Forward))
+	held := tree.Attestations()[0]
+	entry := fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d,"platform":{"architecture":"unknown","os":"unknown"}}`, ociManifest, held.Digest, held.Size)
+	body := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[%s]}`, ociIndex, strings.Repeat(entry+",", 999)+entry)
+	tr.Reset()
+	r.request(http.MethodPut, "/v2/app/manifests/1", []byte(body), "Content-Type", ociIndex).want(t, http.StatusCreated)
+	if n := tr.Upstream.Count(); n > 20 {
+		t.Errorf("%d requests upstream", n)
+	}
+	proxytest.AssertComplete(t, up)
 }

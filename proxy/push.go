@@ -2,12 +2,11 @@ package proxy
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
+	"slices"
 
 	"github.com/gorilla/mux"
 	godigest "github.com/opencontainers/go-digest"
@@ -229,44 +228,21 @@ func (ex *exchange) holdsAlready(tag string, body []byte, refusal *http.Response
 }
 
 // immutable recognises the refusal of ECR (400 TAG_INVALID) and of others, which say so in words.
-func immutable(resp *http.Response) bool {
-	kept := keepAnswer(resp)
-	*resp = *kept.response()
-	return bytes.Contains(kept.body, []byte("TAG_INVALID")) || bytes.Contains(bytes.ToLower(kept.body), []byte("immutable"))
-}
+func immutable(resp *http.Response) bool { return says(resp, "tag_invalid", "immutable") }
 
-// missing is true when upstream refused a manifest because it lacks something it refers to. The
-// body is put back for whoever passes the answer on.
+// missing is true when upstream refused a manifest because it lacks something it refers to.
 func missing(resp *http.Response) bool {
-	if resp.StatusCode < 400 || resp.StatusCode >= 500 {
-		return false
-	}
-	for _, code := range errorCodes(resp) {
-		switch code {
-		case codeManifestBlobUnknown, codeBlobUnknown, codeManifestUnknown, "MANIFEST_UNVERIFIED":
-			return true
-		}
-	}
-	return false
+	return resp.StatusCode >= 400 && resp.StatusCode < 500 &&
+		says(resp, `"manifest_blob_unknown"`, `"blob_unknown"`, `"manifest_unknown"`, `"manifest_unverified"`)
 }
 
-// errorCodes reads the codes of an upstream error and leaves the answer readable.
-func errorCodes(resp *http.Response) []string {
+// says looks for words in an upstream error, in lower case, and leaves the answer readable. It does not
+// decode: a list of a thousand missing layers is longer than what is kept of an error.
+func says(resp *http.Response, words ...string) bool {
 	kept := keepAnswer(resp)
 	*resp = *kept.response()
-	var body struct {
-		Errors []struct {
-			Code string `json:"code"`
-		} `json:"errors"`
-	}
-	if json.Unmarshal(kept.body, &body) != nil {
-		return nil
-	}
-	codes := make([]string, 0, len(body.Errors))
-	for _, e := range body.Errors {
-		codes = append(codes, strings.ToUpper(e.Code))
-	}
-	return codes
+	text := bytes.ToLower(kept.body)
+	return slices.ContainsFunc(words, func(w string) bool { return bytes.Contains(text, []byte(w)) })
 }
 
 // holdAttestation keeps an attestation manifest until an index says what it belongs to. One with a

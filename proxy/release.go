@@ -68,7 +68,12 @@ func (ex *exchange) releaseAll(doc *ocidoc.Document) (bool, error) {
 		return ex.releaseBlobs(blobsOf(doc))
 	}
 	sent := false
+	seen := map[string]bool{}
 	for _, e := range doc.Manifests {
+		if seen[e.Digest] {
+			continue // an index may list one child any number of times
+		}
+		seen[e.Digest] = true
 		child, err := ex.findManifest(e.Digest)
 		if err != nil {
 			ex.p.storageTrouble(ex.log, "look up manifest "+e.Digest, err)

@@ -161,7 +161,7 @@ func request(t testing.TB, method, url string, body []byte, header ...string) *a
 func (a *answer) want(t testing.TB, status int, code ...string) *answer {
 	t.Helper()
 	if a.StatusCode != status {
-		t.Fatalf("%s %s: %s, want %d: %s", a.Request.Method, a.Request.URL.Path, a.Status, status, a.body)
+		t.Fatalf("%s %s: %s, want %d: %.500s", a.Request.Method, a.Request.URL.Path, a.Status, status, a.body)
 	}
 	for _, c := range code {
 		if !strings.Contains(string(a.body), `"`+c+`"`) {

@@ -127,10 +127,12 @@ func (ex *exchange) forwardWhole(ref string, doc *ocidoc.Document, contentType s
 	if _, err := ex.releaseAll(doc); err != nil {
 		return err
 	}
+	seen := map[string]bool{}
 	for _, e := range doc.Manifests {
-		if !saysAttestation(e) {
+		if !saysAttestation(e) || seen[e.Digest] {
 			continue
 		}
+		seen[e.Digest] = true
 		if _, err := ex.fetchManifest(e.Digest); err != nil {
 			return ex.refuseMissing(err)
 		}
