@@ -134,7 +134,7 @@ func (b *behind) clientName(name string) string {
 func (p *Proxy) newUpstream(u *config.Upstream) (*behind, error) {
 	o := upstream.Options{
 		URL: u.URL, Credentials: upstream.Mode(p.cfg.CredentialsOf(*u)), Username: u.Username, Password: u.ReadPassword,
-		CA: u.CA, Hosts: u.Hosts, Redirects: string(u.Redirects), Logger: p.log,
+		CA: u.CA, Hosts: u.Hosts, Redirects: string(u.Redirects), Rates: u.Rates, Logger: p.log,
 	}
 	if u.URL == config.Embedded {
 		handler, closeEmbedded, err := upstream.NewEmbedded(context.Background(), p.embeddedRoot(), p.log)

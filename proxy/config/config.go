@@ -80,7 +80,7 @@ type Upstream struct {
 	Hosts              []string           `yaml:"hosts"` // other hosts it may name as token realm or upload location
 	Redirects          Redirects          `yaml:"redirects"`
 	CreateRepositories CreateRepositories `yaml:"create_repositories"`
-	Rates              map[string]int     `yaml:"rates"` // not available in this version
+	Rates              map[string]int     `yaml:"rates"` // requests per second by action, see RateKeys; 0 = no limit
 }
 
 // Embedded as an upstream's URL is the registry inside the process.

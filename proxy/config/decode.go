@@ -87,6 +87,8 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, key string) {
 		d.mapping(n, v, key, line)
 	case v.Kind() == reflect.Slice:
 		d.sequence(n, v, key, line)
+	case v.Kind() == reflect.Map:
+		d.table(n, v, key, line)
 	default:
 		d.scalar(n, v, key, line)
 	}
@@ -139,17 +141,35 @@ func (d *decoder) sequence(n *yaml.Node, v reflect.Value, key string, line int) 
 	}
 }
 
-func (d *decoder) scalar(n *yaml.Node, v reflect.Value, key string, line int) {
-	if v.Kind() == reflect.Map { // upstreams[].rates
-		if n.Kind != yaml.MappingNode {
-			d.add(line, key, "must be a mapping, such as {}")
-		} else if len(n.Content) > 0 {
-			if err := n.Decode(v.Addr().Interface()); err != nil {
-				d.add(line, key, "must be a mapping from names to whole numbers")
-			}
-		}
+// table decodes a mapping with names of the operator's choice, such as upstreams[].rates.
+func (d *decoder) table(n *yaml.Node, v reflect.Value, key string, line int) {
+	if n.Kind != yaml.MappingNode {
+		d.add(line, key, "must be a mapping, such as {}")
 		return
 	}
+	v.SetZero() // so that `rates: {}` equals the default
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		name := n.Content[i]
+		path := key + "." + name.Value
+		if name.Kind != yaml.ScalarNode {
+			d.add(name.Line, key, "must have single words as keys")
+			continue
+		}
+		if v.IsNil() {
+			v.Set(reflect.MakeMap(v.Type()))
+		}
+		if v.MapIndex(reflect.ValueOf(name.Value)).IsValid() {
+			d.add(name.Line, path, fmt.Sprintf("is set a second time; line %d was the first. Keep one of them", d.source.keys[path].line))
+			continue
+		}
+		item := reflect.New(v.Type().Elem()).Elem()
+		d.value(n.Content[i+1], item, path)
+		d.source.keys[path] = place{d.source.file, name.Line}
+		v.SetMapIndex(reflect.ValueOf(name.Value), item)
+	}
+}
+
+func (d *decoder) scalar(n *yaml.Node, v reflect.Value, key string, line int) {
 	if n.Kind != yaml.ScalarNode {
 		d.add(line, key, "must be a single value, not a list or a mapping")
 		return

@@ -52,9 +52,7 @@ func (v *validator) upstreams() {
 		if u.CreateRepositories.Enabled {
 			v.add(at+".create_repositories.enabled", "true %s; create the repositories beforehand", later)
 		}
-		if len(u.Rates) > 0 {
-			v.add(at+".rates", "%s; leave it empty", later)
-		}
+		v.rates(at, u)
 	}
 }
 

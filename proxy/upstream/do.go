@@ -60,7 +60,7 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 	}
 	renewed := false
 	for try := r.newRetry(); ; {
-		resp, b, err := r.attempt(ctx, p, p.url, l.header)
+		resp, b, err := r.paced(ctx, p, try, l.header)
 		whole := b == nil || b.seal() // the body may be sent once more
 		if err != nil {
 			if b != nil && b.failed() != nil {
@@ -89,7 +89,7 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 				discard(resp)
 				continue
 			}
-		case late && p.repeat && try.fits(wait):
+		case late && (p.repeat || p.post && resp.StatusCode == http.StatusTooManyRequests) && try.fits(wait):
 			discard(resp)
 			if try.again(ctx, wait) {
 				continue

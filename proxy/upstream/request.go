@@ -52,6 +52,8 @@ type plan struct {
 	repeat bool // idempotent: repeated on connection errors and transient answers
 	post   bool // opens a session at most: repeated when no answer came
 	repo   string
+
+	actions [2]action // what it counts as upstream
 }
 
 func (r *Registry) plan(q Request) (*plan, error) {
@@ -85,6 +87,9 @@ func (r *Registry) plan(q Request) (*plan, error) {
 		p.repeat = p.stream == nil
 	case http.MethodPost:
 		p.post = p.stream == nil && len(p.replay) == 0
+	}
+	if p.own {
+		p.actions = actionsOf(p.method, p.url.Path, p.stream != nil || len(p.replay) > 0)
 	}
 	return p, nil
 }

@@ -23,12 +23,13 @@ type Options struct {
 	CA          string                 // PEM file, trusted besides the system's authorities; read again when it changes
 	Hosts       []string               // other hosts that the registry may name: token realm, upload Location, plain-http redirect; "host" or "host:port"
 	Redirects   string                 // of blob reads: "pass" (zero) or "follow"
+	Rates       map[string]int         // requests per second by action (put_image, ...), laid over the quotas of an ECR host; 0: no limit
 	Logger      *slog.Logger           // nil: none
 	Embedded    http.Handler           // the registry is this handler, in this process
 	Transport   http.RoundTripper      // nil: one of our own; for tests
 }
 
-// Registry is one registry. It is safe for concurrent use; nothing limits how many requests are under way.
+// Registry is one registry. It is safe for concurrent use; nothing but its rates limits how many requests are under way.
 type Registry struct {
 	base      *url.URL
 	hosts     []string
@@ -37,6 +38,7 @@ type Registry struct {
 	log       *slog.Logger
 	transport http.RoundTripper
 	auth      *authorizer
+	pace      *pacer
 	server    io.Closer // the embedded one's
 
 	mutedUntil atomic.Int64 // unix nanoseconds: no Expect: 100-continue until then
@@ -84,6 +86,11 @@ func New(o Options) (*Registry, error) {
 	} else if r.base, err = parseURL(o.URL); err != nil {
 		return nil, err
 	}
+	limits, err := rates(r.base.Host, o.Rates)
+	if err != nil {
+		return nil, err
+	}
+	r.pace = newPacer(limits, func() time.Time { return r.now() })
 	src, err := newSource(o, r.base.Host)
 	if err != nil {
 		return nil, err

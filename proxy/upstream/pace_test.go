@@ -1,0 +1,334 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// scripted is a registry without a network, so that time can stand still.
+type scripted struct {
+	mu     sync.Mutex
+	start  time.Time
+	log    []string // "<time since start> <method> <path>"
+	answer func(n int, req *http.Request) int
+}
+
+func (s *scripted) RoundTrip(req *http.Request) (*http.Response, error) {
+	s.mu.Lock()
+	s.log = append(s.log, time.Since(s.start).String()+" "+req.Method+" "+strings.TrimPrefix(req.URL.Path, "/v2/"))
+	n := len(s.log)
+	s.mu.Unlock()
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+		_ = req.Body.Close()
+	}
+	status := http.StatusCreated
+	if s.answer != nil {
+		status = s.answer(n, req)
+	}
+	return &http.Response{StatusCode: status, Status: http.StatusText(status), Header: http.Header{}, Body: http.NoBody, Request: req}, nil
+}
+
+const ecrURL = "https://123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+
+// paceTest is a registry in a bubble of its own time.
+func paceTest(t *testing.T, o Options, s *scripted, f func(t *testing.T, r *Registry)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s.start = time.Now()
+		if o.URL == "" {
+			o.URL = ecrURL
+		}
+		o.Credentials, o.Transport = Anonymous, s
+		r, err := New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.jitter = func() float64 { return 1 }
+		defer r.Close()
+		f(t, r)
+	})
+}
+
+func putTag(repo string) Request {
+	return Request{Method: "PUT", Repository: repo, Path: "manifests/1", Push: true, Replay: []byte("{}")}
+}
+
+func TestManifestsKeepUnderTheQuotaOfECR(t *testing.T) {
+	s := &scripted{}
+	paceTest(t, Options{}, s, func(t *testing.T, r *Registry) {
+		var wg sync.WaitGroup
+		for range 35 {
+			wg.Go(func() { do(t, r, 201, putTag("app")) })
+		}
+		wg.Wait()
+		perSecond := map[string]int{}
+		for _, l := range s.log {
+			at, _, _ := strings.Cut(l, " ")
+			perSecond[at]++
+		}
+		if perSecond["0s"] != 10 || perSecond["1s"] != 10 || perSecond["2s"] != 10 || perSecond["3s"] != 5 {
+			t.Errorf("PutImage per second: %v", perSecond)
+		}
+	})
+}
+
+func TestALargePushDoesNotKeepASmallOneWaiting(t *testing.T) {
+	s := &scripted{}
+	paceTest(t, Options{Rates: map[string]int{"put_image": 1}}, s, func(t *testing.T, r *Registry) {
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() { do(t, r, 201, putTag("large")) })
+		}
+		synctest.Wait()
+		for range 2 {
+			wg.Go(func() { do(t, r, 201, putTag("small")) })
+		}
+		wg.Wait()
+		same(t, s.log[:6],
+			"0s PUT large/manifests/1", "1s PUT large/manifests/1", "2s PUT small/manifests/1", "3s PUT large/manifests/1",
+			"4s PUT small/manifests/1", "5s PUT large/manifests/1")
+	})
+}
+
+func TestWhatDoesNotFitIsToldAtOnceWhenToCome(t *testing.T) {
+	s := &scripted{}
+	paceTest(t, Options{Rates: map[string]int{"put_image": 1}}, s, func(t *testing.T, r *Registry) {
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() { do(t, r, 201, putTag("app")) })
+		}
+		synctest.Wait()
+		start := time.Now()
+		resp, body := do(t, r, 429, putTag("app"))
+		if time.Since(start) != 0 || resp.Header.Get("Retry-After") != "10" {
+			t.Errorf("after %s, Retry-After %q", time.Since(start), resp.Header.Get("Retry-After"))
+		}
+		for _, part := range []string{`"TOOMANYREQUESTS"`, "repository app", "rate of 1 put_image per second", "upstreams[].rates"} {
+			if !strings.Contains(string(body), part) {
+				t.Errorf("no %s in %s", part, body)
+			}
+		}
+		wg.Wait()
+		do(t, r, 201, putTag("app")) // and later there is room
+	})
+}
+
+// Who was due in time may be overtaken by other repositories, but waits no longer than he was promised.
+func TestOthersMayComeInBetweenUntilPatienceEnds(t *testing.T) {
+	s := &scripted{}
+	paceTest(t, Options{Rates: map[string]int{"put_image": 1}}, s, func(t *testing.T, r *Registry) {
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		outcomes := map[string]int{}
+		push := func(repo string) {
+			wg.Go(func() {
+				start := time.Now()
+				resp, err := r.Do(t.Context(), putTag(repo))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				resp.Body.Close()
+				mu.Lock()
+				defer mu.Unlock()
+				outcomes[repo+" "+resp.Status]++
+				if took := time.Since(start); took > retryBudget || resp.StatusCode == 429 && took != retryBudget {
+					t.Errorf("%s %s after %s", repo, resp.Status, took)
+				}
+			})
+		}
+		do(t, r, 201, putTag("first"))
+		for range 9 { // all due in time
+			push("a")
+		}
+		synctest.Wait()
+		for range 4 {
+			push("b")
+		}
+		wg.Wait()
+		if outcomes["b Created"] != 4 || outcomes["a Created"] < 5 || outcomes["a 429 Too Many Requests"] < 3 { // what is due at 10 s may go either way
+			t.Errorf("outcomes %v", outcomes)
+		}
+	})
+}
+
+func TestAClientThatHangsUpLeavesTheQueue(t *testing.T) {
+	s := &scripted{}
+	paceTest(t, Options{Rates: map[string]int{"put_image": 1}}, s, func(t *testing.T, r *Registry) {
+		do(t, r, 201, putTag("app"))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() {
+			_, err := r.Do(ctx, putTag("app"))
+			done <- err
+		}()
+		synctest.Wait()
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v", err)
+		}
+		do(t, r, 201, putTag("app"))
+		same(t, s.log, "0s PUT app/manifests/1", "1s PUT app/manifests/1")
+	})
+}
+
+func TestAStreamWaitsWithItsFirstByteUnread(t *testing.T) {
+	s := &scripted{}
+	paceTest(t, Options{Rates: map[string]int{"upload_layer_part": 1}}, s, func(t *testing.T, r *Registry) {
+		patch := func(body io.Reader) Request {
+			return Request{Method: "PATCH", Repository: "app", Location: "/v2/app/blobs/uploads/1", Push: true, Body: body, ContentLength: 1 << 20}
+		}
+		do(t, r, 201, patch(strings.NewReader(strings.Repeat("x", 1<<20))))
+		c := &counter{r: strings.NewReader(strings.Repeat("x", 1<<20))}
+		var wg sync.WaitGroup
+		wg.Go(func() { do(t, r, 201, patch(c)) })
+		synctest.Wait()
+		if c.read() != 0 {
+			t.Errorf("%d bytes were read before the turn", c.read())
+		}
+		wg.Wait()
+		if c.read() != 1<<20 {
+			t.Errorf("%d bytes were read", c.read())
+		}
+	})
+}
+
+func TestRateExceededSlowsEveryRequestOfTheAction(t *testing.T) {
+	s := &scripted{answer: func(n int, _ *http.Request) int {
+		if n == 1 {
+			return http.StatusTooManyRequests // somebody else uses the account, too
+		}
+		return http.StatusCreated
+	}}
+	paceTest(t, Options{Rates: map[string]int{"put_image": 4}}, s, func(t *testing.T, r *Registry) {
+		var wg sync.WaitGroup
+		wg.Go(func() { do(t, r, 201, putTag("refused")) }) // repeated
+		synctest.Wait()
+		for range 3 {
+			wg.Go(func() { do(t, r, 201, putTag("others")) })
+		}
+		wg.Go(func() { do(t, r, 200, Request{Repository: "others", Path: "manifests/1"}) }) // another action
+		s.answer = func(_ int, req *http.Request) int {
+			if req.Method == "GET" {
+				return 200
+			}
+			return 201
+		}
+		wg.Wait()
+		slices.Sort(s.log)
+		same(t, s.log, "0s GET others/manifests/1", "0s PUT refused/manifests/1",
+			"1s PUT others/manifests/1", "1s PUT others/manifests/1", "1s PUT refused/manifests/1", "2s PUT others/manifests/1")
+	})
+}
+
+func TestAnUploadSessionIsOpenedAgainAfterATooManyRequests(t *testing.T) {
+	s := &scripted{answer: func(n int, _ *http.Request) int {
+		if n == 1 {
+			return http.StatusTooManyRequests
+		}
+		return http.StatusAccepted
+	}}
+	paceTest(t, Options{}, s, func(t *testing.T, r *Registry) {
+		do(t, r, 202, Request{Method: "POST", Repository: "app", Path: "blobs/uploads/", Push: true})
+		same(t, s.log, "0s POST app/blobs/uploads/", "1s POST app/blobs/uploads/")
+	})
+}
+
+func TestRatesOfAHost(t *testing.T) {
+	of := func(host string, configured map[string]int) [actions]int {
+		t.Helper()
+		got, err := rates(host, configured)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	if got := of("registry.example", nil); got != [actions]int{} {
+		t.Errorf("a registry that is not ECR: %v", got)
+	}
+	if got := of("registry.example", map[string]int{"list_images": 5}); got != [actions]int{listImages: 5} {
+		t.Errorf("configured: %v", got)
+	}
+	if got := of("public.ecr.aws", nil); got != ecrPublicRates {
+		t.Errorf("ECR Public: %v", got)
+	}
+	ecr := of("123456789012.dkr.ecr.eu-west-1.amazonaws.com:443", map[string]int{"put_image": 0, "batch_get_image": 7})
+	if ecr[putImage] != 0 || ecr[batchGetImage] != 7 || ecr[initiateLayerUpload] != 100 {
+		t.Errorf("ECR: %v", ecr)
+	}
+	for _, bad := range []map[string]int{{"putImage": 1}, {"": 1}, {"put_image": -1}, {"put_image": maxRate + 1}} {
+		if _, err := New(Options{URL: ecrURL, Credentials: Anonymous, Rates: bad}); err == nil || !strings.Contains(err.Error(), "amazonaws.com") {
+			t.Errorf("%v: %v", bad, err)
+		}
+	}
+}
+
+func TestWhatARequestCountsAs(t *testing.T) {
+	for _, tt := range []struct {
+		request string
+		body    bool
+		want    [2]action
+	}{
+		{"HEAD app/blobs/sha256:x", false, [2]action{batchCheckLayerAvailability}},
+		{"GET app/blobs/sha256:x", false, [2]action{getDownloadURLForLayer}},
+		{"POST app/blobs/uploads/", false, [2]action{initiateLayerUpload}},
+		{"PATCH app/blobs/uploads/1", true, [2]action{uploadLayerPart}},
+		{"PUT app/blobs/uploads/1", true, [2]action{uploadLayerPart, completeLayerUpload}},
+		{"PUT app/blobs/uploads/1", false, [2]action{completeLayerUpload}},
+		{"GET app/blobs/uploads/1", false, [2]action{}},
+		{"PUT app/manifests/1", true, [2]action{putImage}},
+		{"HEAD app/manifests/1", false, [2]action{batchGetImage}},
+		{"GET app/manifests/sha256:x", false, [2]action{batchGetImage}},
+		{"DELETE app/manifests/sha256:x", false, [2]action{batchDeleteImage}},
+		{"GET app/tags/list", false, [2]action{listImages}},
+		{"GET app/referrers/sha256:x", false, [2]action{listImageReferrers}},
+		{"PUT blobs/uploads/manifests/1", true, [2]action{putImage}},
+		{"POST manifests/app/blobs/uploads/", false, [2]action{initiateLayerUpload}},
+		{"GET _catalog", false, [2]action{}},
+		{"GET ", false, [2]action{}},
+	} {
+		method, path, _ := strings.Cut(tt.request, " ")
+		if got := actionsOf(method, "/v2/"+path, tt.body); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.request, got, tt.want)
+		}
+	}
+	if got := actionsOf("GET", "/somewhere/else", false); got != [2]action{} {
+		t.Errorf("another path: %v", got)
+	}
+}
+
+// What pacing adds to a request whose turn it is at once, or which no rate limits.
+func BenchmarkPace(b *testing.B) {
+	for name, rate := range map[string]int{"unlimited": 0, "uncontended": maxRate} {
+		b.Run(name, func(b *testing.B) {
+			p := newPacer([actions]int{putImage: rate}, time.Now)
+			g := p[putImage]
+			if g == nil {
+				b.ReportAllocs()
+				for b.Loop() {
+					if actionsOf("PUT", "/v2/team/app/manifests/1", true)[0] != putImage || p[putImage] != nil {
+						b.Fatal("limited")
+					}
+				}
+				return
+			}
+			now := time.Now()
+			g.now = func() time.Time { now = now.Add(time.Millisecond); return now }
+			b.ReportAllocs()
+			for b.Loop() {
+				if late, err := g.wait(b.Context(), "app", time.Second); late != 0 || err != nil {
+					b.Fatal(late, err)
+				}
+			}
+		})
+	}
+}
