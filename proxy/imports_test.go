@@ -32,12 +32,14 @@ func TestImportsGoOneWay(t *testing.T) {
 func allowed(pkg, imp string) bool {
 	core := imp == "sluice/filters" || imp == "sluice/filters/ocidoc"
 	shared := strings.HasPrefix(imp, "sluice/proxy/internal/")
-	forTests := imp == "sluice/proxy/proxytest" || strings.HasSuffix(imp, "/objectstest")
+	forTests := imp == "sluice/proxy/proxytest" || strings.HasSuffix(imp, "/objectstest") || strings.HasSuffix(imp, "/ecrsimtest")
 	switch {
 	case strings.HasPrefix(pkg, "sluice/cmd/"), strings.HasPrefix(pkg, "sluice/e2e"), strings.HasPrefix(pkg, "sluice/conformance"):
 		return true
 	case pkg == "sluice/proxy":
 		return core || strings.HasPrefix(imp, "sluice/proxy/") && !forTests
+	case pkg == "sluice/proxy/ecrsim/ecrsimtest":
+		return imp == "sluice/proxy/ecrsim"
 	case strings.HasPrefix(pkg, "sluice/proxy/internal/"):
 		return core
 	case strings.HasPrefix(pkg, "sluice/proxy/"):
