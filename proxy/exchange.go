@@ -83,6 +83,8 @@ func (ex *exchange) unreachable(q upstream.Request, err error) error {
 	switch {
 	case errors.Is(err, upstream.ErrBody):
 		return bodyError(ex, err)
+	case errors.Is(err, upstream.ErrRenewed):
+		return transient(err, "the token that sluice sends for repository %s ended while the body was on its way; sluice signs in again, try again", ex.repo)
 	case errors.Is(err, upstream.ErrCredentials):
 		return refuse(http.StatusForbidden, codeDenied, "sluice has no credentials for the registry behind repository %s: %v; check upstreams[].credentials of sluice, not your own login", ex.repo, err).because(err)
 	}

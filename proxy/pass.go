@@ -93,7 +93,16 @@ func (ex *exchange) passResponse(resp *http.Response) {
 // refusedCredentials is the answer when upstream refuses Sluice's own credentials. Passing a 401 on
 // would make the client ask its user to log in again, which cannot help.
 func (ex *exchange) refusedCredentials(resp *http.Response) *Failure {
-	if resp.StatusCode != http.StatusUnauthorized || ex.up.Passthrough() {
+	if ex.up.Passthrough() {
+		return nil
+	}
+	switch resp.StatusCode {
+	case http.StatusUnauthorized:
+	case http.StatusBadRequest, http.StatusForbidden:
+		if _, ecr := ex.up.ECR(); !ecr || !upstream.SaysExpired(resp) {
+			return nil
+		}
+	default:
 		return nil
 	}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))

@@ -146,6 +146,7 @@ const (
 	CredentialsBasic       Credentials = "basic"
 	CredentialsPassthrough Credentials = "passthrough"
 	CredentialsAnonymous   Credentials = "anonymous"
+	CredentialsECR         Credentials = "ecr"
 
 	RedirectsPass   Redirects = "pass"
 	RedirectsFollow Redirects = "follow"

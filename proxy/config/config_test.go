@@ -140,6 +140,12 @@ func TestAutomaticCredentialsFollowTheAccessMode(t *testing.T) {
 		{"the embedded registry needs none", AccessNone, Upstream{URL: Embedded, Credentials: CredentialsAuto}, CredentialsAnonymous},
 		{"a user name means basic", AccessHtpasswd, Upstream{URL: "https://r", Credentials: CredentialsAuto, Username: "u"}, CredentialsBasic},
 		{"nothing at all means the Docker configuration", AccessNone, Upstream{URL: "https://r", Credentials: CredentialsAuto}, CredentialsDocker},
+		{"Amazon ECR means what AWS gives", AccessHtpasswd, Upstream{URL: "https://123456789012.dkr.ecr.eu-west-1.amazonaws.com", Credentials: CredentialsAuto}, CredentialsECR},
+		{"and in China", AccessNone, Upstream{URL: "https://123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn:443/", Credentials: CredentialsAuto}, CredentialsECR},
+		{"and with FIPS over dual stack", AccessNone, Upstream{URL: "https://123456789012.dkr-ecr-fips.us-east-1.on.aws", Credentials: CredentialsAuto}, CredentialsECR},
+		{"and ECR Public", AccessNone, Upstream{URL: "https://PUBLIC.ecr.aws", Credentials: CredentialsAuto}, CredentialsECR},
+		{"ECR with a user name means basic", AccessNone, Upstream{URL: "https://public.ecr.aws", Credentials: CredentialsAuto, Username: "AWS"}, CredentialsBasic},
+		{"ECR with access passthrough means the client's own", AccessPassthrough, Upstream{URL: "https://public.ecr.aws", Credentials: CredentialsAuto}, CredentialsPassthrough},
 		{"access passthrough means the client's own", AccessPassthrough, Upstream{URL: "https://r", Credentials: CredentialsAuto}, CredentialsPassthrough},
 		{"what is set stays", AccessNone, Upstream{URL: "https://r", Credentials: CredentialsAnonymous}, CredentialsAnonymous},
 	} {

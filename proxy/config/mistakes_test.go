@@ -83,8 +83,8 @@ func TestMistakesInFlagsAndEnvironmentNameThem(t *testing.T) {
 		},
 		{
 			"a later value in a variable", "",
-			[]Override{{"credentials", "ecr", "SLUICE_CREDENTIALS"}},
-			`SLUICE_CREDENTIALS: upstreams[0].credentials: ecr is not available in this version; allowed: auto, docker, basic, passthrough, anonymous`,
+			[]Override{{"access", "oidc", "SLUICE_ACCESS"}},
+			`SLUICE_ACCESS: access.mode: oidc is not available in this version; allowed: none, htpasswd, passthrough`,
 		},
 		{
 			"an address that needs an access mode", "access: {mode: none}\n",

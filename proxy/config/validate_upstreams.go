@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/awslabs/amazon-ecr-credential-helper/ecr-login/api"
 )
 
 // prefixGrammar is the distribution spec's for repository names.
@@ -148,8 +150,8 @@ func (v *validator) upstreamHost(key, host string) {
 
 func (v *validator) credentials(at string, u Upstream) {
 	key := at + ".credentials"
-	modes := []Credentials{CredentialsAuto, CredentialsDocker, CredentialsBasic, CredentialsPassthrough, CredentialsAnonymous}
-	if !enum(v, key, u.Credentials, modes, []Credentials{"ecr"}) {
+	modes := []Credentials{CredentialsAuto, CredentialsDocker, CredentialsBasic, CredentialsPassthrough, CredentialsAnonymous, CredentialsECR}
+	if !enum(v, key, u.Credentials, modes, nil) {
 		return
 	}
 	mode, accessMode := u.Credentials, v.source.where("access.mode")
@@ -198,7 +200,7 @@ func (v *validator) embeddedNeedsNothing(at string, u Upstream) {
 		{"password", u.Password != ""},
 		{"ca", u.CA != ""},
 		{"hosts", len(u.Hosts) > 0},
-		{"credentials", slices.Contains([]Credentials{CredentialsDocker, CredentialsBasic}, u.Credentials)},
+		{"credentials", slices.Contains([]Credentials{CredentialsDocker, CredentialsBasic, CredentialsECR}, u.Credentials)},
 	} {
 		if s.set {
 			v.add(at+"."+s.key, "is for a registry behind the proxy, and %s is embedded; take it out, or name a registry", v.source.where(at+".url"))
@@ -208,7 +210,7 @@ func (v *validator) embeddedNeedsNothing(at string, u Upstream) {
 
 // CredentialsOf is what `auto` means for an upstream: the client's own with access
 // passthrough, basic when there is a user name, nothing for the embedded registry,
-// and otherwise the Docker configuration.
+// AWS's own for Amazon ECR, and otherwise the Docker configuration.
 func (c *Config) CredentialsOf(u Upstream) Credentials {
 	switch {
 	case u.Credentials != CredentialsAuto:
@@ -219,6 +221,17 @@ func (c *Config) CredentialsOf(u Upstream) Credentials {
 		return CredentialsPassthrough
 	case u.Username != "":
 		return CredentialsBasic
+	case amazonECR(u.URL):
+		return CredentialsECR
 	}
 	return CredentialsDocker
+}
+
+func amazonECR(raw string) bool {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return false
+	}
+	_, err = api.ExtractRegistry(strings.ToLower(u.Hostname()))
+	return err == nil
 }

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -23,6 +24,7 @@ type authorizer struct {
 	stop   context.CancelFunc
 	fetch  func(ctx context.Context, s service, scopes []string, c credential) (grant, error)
 	realm  func(raw string) (*url.URL, error)
+	keeps  bool // a refusal without a challenge is about the token, and not about the way of signing in
 
 	flights sync.WaitGroup // added to with mu held, and only while there is life
 
@@ -49,6 +51,7 @@ type grant struct {
 type entry struct {
 	grant
 	gen    uint64 // counts the grants, so that many 401s of one old grant ask for one new
+	since  time.Time
 	flight *flight
 }
 
@@ -93,7 +96,7 @@ func (a *authorizer) current(ctx context.Context, scopes []string) (lease, error
 		}
 	}
 	e := a.grants[l.key]
-	if e != nil && e.gen > 0 && !a.due(e.grant) {
+	if e != nil && e.gen > 0 && (!a.due(e.grant) || a.renewAhead(e, l.scopes)) {
 		l.gen, l.header = e.gen, e.header
 		a.mu.Unlock()
 		return l, nil
@@ -115,17 +118,47 @@ func (a *authorizer) current(ctx context.Context, scopes []string) (lease, error
 	return l, err
 }
 
+// longLife is what a grant must have left to be renewed while requests go on with it.
+const longLife = 2 * time.Minute
+
+// renewAhead begins to renew a grant that is good for a while yet, so that nobody waits. Called with the
+// lock held.
+func (a *authorizer) renewAhead(e *entry, scopes []string) bool {
+	now := a.now()
+	if e.ends.Sub(now) < longLife || a.life.Err() != nil {
+		return false
+	}
+	if e.flight == nil {
+		e.renewAt = now.Add(longLife / 2) // the next attempt, if this one fails
+		a.start(e, scopes).waiters++      // which nobody can take away: it goes on when others give up
+	}
+	return true
+}
+
+// olderThan is true for a lease of a grant that was made so long ago, or replaced since.
+func (a *authorizer) olderThan(l lease, d time.Duration) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e := a.grants[l.key]
+	return e != nil && (e.gen > l.gen || a.now().Sub(e.since) >= d)
+}
+
 func (a *authorizer) due(g grant) bool { return !g.renewAt.IsZero() && !a.now().Before(g.renewAt) }
 
 // renew is called after a 401 to a request that was sent with l. ok is false when there is nothing
 // better to send, so that the 401 is the answer.
 func (a *authorizer) renew(ctx context.Context, l lease, all []challenge) (_ lease, ok bool, err error) {
 	c, found := pick(all)
+	before := l.header
 	if !found {
-		return l, false, nil
+		// ECR refuses an expired token without a challenge. Any other registry has nothing to offer then.
+		if before == "" || !a.keeps {
+			return l, false, nil
+		}
+		l, err = a.obtain(ctx, l)
+		return l, err == nil && l.header != "" && l.header != before, err
 	}
 	s := service{scheme: c.scheme}
-	before := l.header
 	if s.scheme == "bearer" {
 		if s.realm, err = a.realm(c.params["realm"]); err != nil {
 			return l, false, err
@@ -188,11 +221,7 @@ func (a *authorizer) obtain(ctx context.Context, l lease) (lease, error) {
 			a.mu.Unlock()
 			return l, unreachable(a.host, fmt.Errorf("credentials are needed, and Sluice is shutting down: %w", err))
 		}
-		fctx, cancel := context.WithTimeout(a.life, tokenTimeout)
-		f = &flight{done: make(chan struct{}), cancel: cancel}
-		e.flight = f
-		s := a.service
-		a.flights.Go(func() { a.fly(fctx, f, e, s, l.scopes) })
+		f = a.start(e, l.scopes)
 	}
 	f.waiters++
 	a.mu.Unlock()
@@ -219,6 +248,16 @@ func (a *authorizer) obtain(ctx context.Context, l lease) (lease, error) {
 	return l, nil
 }
 
+// start begins to fetch a grant. Called with the lock held, and only while there is life.
+func (a *authorizer) start(e *entry, scopes []string) *flight {
+	ctx, cancel := context.WithTimeout(a.life, tokenTimeout)
+	f := &flight{done: make(chan struct{}), cancel: cancel}
+	e.flight = f
+	s := a.service
+	a.flights.Go(func() { a.fly(ctx, f, e, s, scopes) })
+	return f
+}
+
 // close ends the flights and waits for them; none begins any more.
 func (a *authorizer) close() {
 	a.mu.Lock()
@@ -229,16 +268,12 @@ func (a *authorizer) close() {
 
 func (a *authorizer) fly(ctx context.Context, f *flight, e *entry, s service, scopes []string) {
 	defer f.cancel()
-	c, err := a.source.credential(ctx)
-	var g grant
-	if err == nil {
-		g, err = a.grant(ctx, s, scopes, c)
-	}
+	g, err := a.fetchGrant(ctx, s, scopes)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	f.err = err
 	if err == nil {
-		e.grant = g
+		e.grant, e.since = g, a.now()
 		e.gen++
 	}
 	if e.flight == f {
@@ -247,16 +282,31 @@ func (a *authorizer) fly(ctx context.Context, f *flight, e *entry, s service, sc
 	close(f.done)
 }
 
+func (a *authorizer) fetchGrant(ctx context.Context, s service, scopes []string) (grant, error) {
+	c, err := a.source.credential(ctx)
+	if err != nil {
+		return grant{}, err
+	}
+	g, err := a.grant(ctx, s, scopes, c)
+	if keeper, ok := a.source.(interface{ refused() }); ok && errors.Is(err, ErrCredentials) {
+		keeper.refused() // the password may be the one that has expired
+		if c, err = a.source.credential(ctx); err == nil {
+			g, err = a.grant(ctx, s, scopes, c)
+		}
+	}
+	return g, err
+}
+
 func (a *authorizer) grant(ctx context.Context, s service, scopes []string, c credential) (grant, error) {
 	switch {
 	case c.bearer != "":
-		return grant{header: "Bearer " + c.bearer, renewAt: c.expires, ends: c.expires}, nil
+		return grant{header: "Bearer " + c.bearer, renewAt: c.renewAt(), ends: c.expires}, nil
 	case s.scheme == "bearer":
 		return a.fetch(ctx, s, scopes, c)
 	case c.username == "" && c.password == "": // none, or an identity token that Basic has no use for
 		return grant{}, nil
 	}
-	return grant{header: c.basic(), renewAt: c.expires, ends: c.expires}, nil
+	return grant{header: c.basic(), renewAt: c.renewAt(), ends: c.expires}, nil
 }
 
 // makeRoom drops what has ended, and everything if that was nothing. Called with the lock held.

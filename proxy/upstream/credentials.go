@@ -19,6 +19,7 @@ const (
 	Basic       Mode = "basic"       // username and password
 	Passthrough Mode = "passthrough" // what the client sends, as it sends it
 	Anonymous   Mode = "anonymous"   // none; a Bearer token is still fetched where the registry wants one
+	ECR         Mode = "ecr"         // Amazon ECR, with what the AWS SDK finds
 )
 
 // credential is what is known of an account. The zero value is an anonymous one.
@@ -26,7 +27,15 @@ type credential struct {
 	username, password string
 	identity           string    // a refresh token, for POST at the token service
 	bearer             string    // a registry token that is sent as it is
+	renew              time.Time // zero: at its end
 	expires            time.Time // zero: unknown, used until a 401
+}
+
+func (c credential) renewAt() time.Time {
+	if c.renew.IsZero() {
+		return c.expires
+	}
+	return c.renew
 }
 
 func (c credential) anonymous() bool {
@@ -47,8 +56,12 @@ type sourceFunc func(ctx context.Context) (credential, error)
 
 func (f sourceFunc) credential(ctx context.Context) (credential, error) { return f(ctx) }
 
-func newSource(o Options, host string) (source, error) {
+func (r *Registry) newSource(o Options) (source, error) {
+	host := r.base.Host
 	switch o.Credentials {
+	case ECR:
+		h, _ := ParseECRHost(host)
+		return &ecrSource{host: host, ecr: h, now: func() time.Time { return r.now() }, jitter: func() float64 { return r.jitter() }}, nil
 	case Docker:
 		return dockerSource(host), nil
 	case Basic:
@@ -59,7 +72,7 @@ func newSource(o Options, host string) (source, error) {
 	case Anonymous, Passthrough:
 		return sourceFunc(func(context.Context) (credential, error) { return credential{}, nil }), nil
 	}
-	return nil, fmt.Errorf("upstream %s: credentials %q are unknown; use docker, basic, passthrough or anonymous", host, o.Credentials)
+	return nil, fmt.Errorf("upstream %s: credentials %q are unknown; use docker, basic, passthrough, ecr or anonymous", host, o.Credentials)
 }
 
 func basicSource(o Options, host string) source {

@@ -25,8 +25,8 @@ func (r *Registry) asks() bool { return r.now().UnixNano() >= r.mutedUntil.Load(
 func (r *Registry) mute() { r.mutedUntil.Store(r.now().Add(muteFor).UnixNano()) }
 
 // Do sends a request. Any status is a response, 401 of Passthrough and of credentials that do not
-// suffice included; the caller closes its body. Errors: ErrUnreachable, ErrCredentials, ErrHost,
-// ErrBody, or a request that cannot be built.
+// suffice included; the caller closes its body. Errors: ErrUnreachable, ErrCredentials, ErrRenewed,
+// ErrHost, ErrBody, or a request that cannot be built.
 //
 // While a streamed Body is being read, a failing registry ends the request only when the pending
 // Read of the Body returns; cancelling ctx must end that Read too, as a server's request body does.
@@ -72,11 +72,16 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 			return nil, unreachable(p.url.Host, err)
 		}
 		wait, late := transient(resp)
+		stale := authorized && !renewed && r.stale(resp, l)
 		switch {
-		case resp.StatusCode == http.StatusUnauthorized && authorized && !renewed:
+		case (resp.StatusCode == http.StatusUnauthorized || stale) && authorized && !renewed:
 			renewed = true
 			if !whole {
 				r.auth.forget(l) // for the next request; this one's bytes are gone
+				if stale {
+					discard(resp)
+					return nil, errorf(ErrRenewed, nil, "upstream %s refused its token while a body was sent to repository %s; send it again", r.base.Host, p.repo)
+				}
 				return resp, nil
 			}
 			next, better, err := r.auth.renew(ctx, l, challenges(resp.Header))

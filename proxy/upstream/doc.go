@@ -5,7 +5,7 @@
 // What it adds to an http.Client:
 //
 //   - Credentials. Basic and Bearer challenges are answered from the Docker configuration, from a
-//     name and a password, or with the client's own header (passthrough). Tokens are kept per
+//     name and a password, from AWS (Amazon ECR), or with the client's own header (passthrough). Tokens are kept per
 //     repository and set of actions, renewed ahead of their end, and fetched once however many
 //     requests wait for them. Only the registry's own host ever gets them, and the token service
 //     only when its host is the registry's, a known pair, or listed in Options.Hosts.

@@ -32,5 +32,5 @@ func ParseECRHost(host string) (ECRHost, bool) {
 // (then behind a name of one's own, of which nothing can be read).
 func (r *Registry) ECR() (ECRHost, bool) {
 	h, ok := ParseECRHost(r.base.Host)
-	return h, ok
+	return h, ok || r.mode == ECR
 }

@@ -23,6 +23,9 @@ var (
 	ErrCredentials = errors.New("no usable upstream credentials")
 	// ErrHost is another host that upstream names (token realm, upload Location, redirect) and that is not allowed.
 	ErrHost = errors.New("upstream names a host that is not allowed")
+	// ErrRenewed is a request whose body was on its way when the registry refused the token. The next
+	// one is sent with a new token.
+	ErrRenewed = errors.New("upstream token expired while a body was sent")
 	// ErrBody is the request's own body that could not be read to its end: the client's fault or absence.
 	ErrBody = errors.New("request body not readable to its end")
 )

@@ -16,6 +16,7 @@ var realms = map[string]string{
 	"registry-1.docker.io": "auth.docker.io",
 	"index.docker.io":      "auth.docker.io",
 	"registry.gitlab.com":  "gitlab.com",
+	"ecr-public.aws.com":   "public.ecr.aws", // dual stack
 }
 
 // dockerHub are names for the registry that listens on registry-1.docker.io only.

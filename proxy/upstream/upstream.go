@@ -91,7 +91,7 @@ func New(o Options) (*Registry, error) {
 		return nil, err
 	}
 	r.pace = newPacer(limits, func() time.Time { return r.now() })
-	src, err := newSource(o, r.base.Host)
+	src, err := r.newSource(o)
 	if err != nil {
 		return nil, err
 	}
@@ -107,8 +107,12 @@ func New(o Options) (*Registry, error) {
 	life, stop := context.WithCancel(context.Background())
 	r.auth = &authorizer{
 		host: r.base.Host, source: src, now: func() time.Time { return r.now() }, life: life, stop: stop,
-		fetch: r.fetchToken, realm: r.realm,
+		fetch: r.fetchToken, realm: r.realm, keeps: r.mode == ECR,
 		grants: map[string]*entry{}, wider: map[string][]string{},
+	}
+	if h, _ := r.ECR(); r.mode == ECR && !h.Public {
+		// Every request needs it, so that the first 401 would only cost a round trip, and a streamed body.
+		r.auth.service = service{scheme: "basic"}
 	}
 	return r, nil
 }
@@ -121,7 +125,8 @@ func (r *Registry) Host() string { return r.base.Host }
 
 // Close ends token fetches and waits for their end, and ends idle connections and the embedded registry's
 // server. Requests that are under way to a remote registry are left alone, but get no new credentials. A
-// Docker credential helper that is still running is not waited for: nothing can end it.
+// Docker credential helper or an AWS credential process that is still running is not waited for: nothing
+// can end it.
 func (r *Registry) Close() error {
 	r.auth.close()
 	if t, ok := r.transport.(interface{ CloseIdleConnections() }); ok {
