@@ -21,6 +21,7 @@ import (
 type exchange struct {
 	p       *Proxy
 	w       http.ResponseWriter
+	seen    *watched // w, where it notes what happens
 	r       *http.Request
 	repo    string             // as the client names it, with the upstream's prefix
 	up      *upstream.Registry // who holds it

@@ -1,6 +1,9 @@
 package proxy
 
-import "context"
+import (
+	"context"
+	"net/http"
+)
 
 // Settle waits for what nobody waits for: sessions that are cancelled in the background.
 func (p *Proxy) Settle() { p.background.Wait() }
@@ -10,3 +13,6 @@ func (p *Proxy) Sweep(ctx context.Context) {
 	p.sweep(ctx)
 	p.sweepStored(ctx)
 }
+
+// Admin is what is served on the admin address.
+func (p *Proxy) Admin() http.Handler { return p.admin() }

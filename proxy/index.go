@@ -9,6 +9,7 @@ import (
 	"sluice/filters"
 	"sluice/filters/ocidoc"
 	"sluice/proxy/config"
+	"sluice/proxy/observe"
 	"sluice/proxy/quarantine"
 	"sluice/proxy/upstream"
 )
@@ -56,6 +57,7 @@ func (ex *exchange) putIndex(ref string, doc *ocidoc.Document, contentType strin
 		return err
 	}
 	ex.logPush("pushed", ref, rw, ex.p.now().Sub(start))
+	ex.seen.became(observe.PushRewritten)
 	if rw.forwarded != "" {
 		ex.tellForwarded(received(ref, doc), rw.forwarded)
 	}

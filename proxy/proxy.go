@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
@@ -62,7 +63,7 @@ type Proxy struct {
 
 // New builds a proxy from a validated configuration. Close releases what it opened.
 func New(o Options) (*Proxy, error) {
-	p := &Proxy{cfg: o.Config, log: o.Logger, now: o.Now, version: o.Version, progress: newProgress(), observe: observe.New()}
+	p := &Proxy{cfg: o.Config, log: o.Logger, now: o.Now, version: o.Version, progress: newProgress(), observe: observe.New(o.Version)}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -73,7 +74,7 @@ func New(o Options) (*Proxy, error) {
 	if err := p.open(o.Storage); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
-	p.handler = p.recovering(p.routes())
+	p.handler = p.recovering(p.watch(p.routes()))
 	return p, nil
 }
 
@@ -134,7 +135,7 @@ func (b *behind) clientName(name string) string {
 func (p *Proxy) newUpstream(u *config.Upstream) (*behind, error) {
 	o := upstream.Options{
 		URL: u.URL, Credentials: upstream.Mode(p.cfg.CredentialsOf(*u)), Username: u.Username, Password: u.ReadPassword,
-		CA: u.CA, Hosts: u.Hosts, Redirects: string(u.Redirects), Rates: u.Rates, Logger: p.log,
+		CA: u.CA, Hosts: u.Hosts, Redirects: string(u.Redirects), Rates: u.Rates, Logger: p.log, Observer: p.observe.Upstream(hostOf(u.URL)),
 	}
 	if u.URL == config.Embedded {
 		handler, closeEmbedded, err := upstream.NewEmbedded(context.Background(), p.embeddedRoot(), p.log)
@@ -150,6 +151,14 @@ func (p *Proxy) newUpstream(u *config.Upstream) (*behind, error) {
 	}
 	p.closers = append(p.closers, r.Close)
 	return &behind{prefix: u.Prefix, registry: r, follow: u.Redirects == config.RedirectsFollow}, nil
+}
+
+// hostOf names an upstream in metrics: as it is configured, without what is not its address.
+func hostOf(raw string) string {
+	if u, err := url.Parse(raw); err == nil && u.Host != "" {
+		return u.Host
+	}
+	return config.Embedded
 }
 
 // embeddedRoot is beside Sluice's own state, under the same data folder.

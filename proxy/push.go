@@ -14,6 +14,7 @@ import (
 	"sluice/filters"
 	"sluice/filters/ocidoc"
 	"sluice/proxy/config"
+	"sluice/proxy/observe"
 	"sluice/proxy/quarantine"
 	"sluice/proxy/upstream"
 )
@@ -21,6 +22,7 @@ import (
 // putManifest takes a manifest or an index, by digest or by tag (distribution-spec, "Pushing manifests").
 func (ex *exchange) putManifest() error {
 	ref := mux.Vars(ex.r)["reference"]
+	ex.seen.manifest, ex.seen.byDigest, ex.seen.action = true, digestRef(ref), string(ex.action())
 	body, err := ex.readManifest(ref)
 	if err != nil {
 		return err
@@ -118,6 +120,7 @@ func (ex *exchange) forward(ref string, doc *ocidoc.Document, contentType string
 		return err
 	}
 	ex.forgetTag(ref, doc)
+	ex.seen.became(observe.PushForwarded)
 	if !digestRef(ref) {
 		ex.log.Info("pushed", "reference", ref, "digest", doc.Digest(), "action", ex.action(), "rule", ex.rule.Name, "took", ex.p.now().Sub(start))
 	}
@@ -266,6 +269,7 @@ func (ex *exchange) holdAttestation(doc *ocidoc.Document, contentType string) er
 		}
 	}
 	ex.log.Debug("attestation manifest held", "digest", digest)
+	ex.seen.became(observe.PushHeld)
 	return ex.answerManifest(digest, doc)
 }
 

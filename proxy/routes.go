@@ -11,7 +11,11 @@ import (
 	"github.com/gorilla/mux"
 
 	"sluice/proxy/access"
+	"sluice/proxy/observe"
 )
+
+// routeNameReferrers is the route that distribution's router lacks.
+const routeNameReferrers = "referrers"
 
 // A handler answers one exchange. Its error becomes the answer, in one place.
 type handler func(*exchange) error
@@ -56,12 +60,12 @@ func (p *Proxy) routes() http.Handler {
 		},
 	}
 	for name, m := range table {
-		router.GetRoute(name).Handler(p.repository(m))
+		router.GetRoute(name).Handler(p.repository(routeOf(name), m))
 	}
-	router.GetRoute(v2.RouteNameBase).HandlerFunc(p.base)
-	router.GetRoute(v2.RouteNameCatalog).HandlerFunc(p.catalog)
+	router.GetRoute(v2.RouteNameBase).Handler(routed(observe.RouteBase, p.base))
+	router.GetRoute(v2.RouteNameCatalog).Handler(routed(observe.RouteCatalog, p.catalog))
 	// Both with any digest text: the handler says what is wrong with it, the router could only say 404.
-	router.Path("/v2/{name:.+}/referrers/{digest}").Name("referrers").Handler(p.repository(methods{
+	router.Path("/v2/{name:.+}/referrers/{digest}").Name(routeNameReferrers).Handler(p.repository(observe.RouteReferrers, methods{
 		http.MethodGet: {access.Pull, (*exchange).referrers},
 	}))
 	// Without the final slash mux would redirect the POST as a GET.
@@ -83,10 +87,18 @@ func withoutSlash(next http.Handler) http.Handler {
 	})
 }
 
+// routed notes which route it was, before anything may refuse the request.
+func routed(route observe.Route, next http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		watching(w).route = route
+		next(w, r)
+	})
+}
+
 // repository wraps the handlers of one route: who asks, for which repository, behind which
 // upstream, under which rule; and turns their errors into answers.
-func (p *Proxy) repository(m methods) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+func (p *Proxy) repository(route observe.Route, m methods) http.Handler {
+	return routed(route, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 		entry, ok := m[r.Method]
 		if !ok {
@@ -117,6 +129,7 @@ func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, repo string, ac
 		return nil, p.unauthenticated(r, err)
 	}
 	if !p.access.Allowed(id, repo, action) {
+		p.observe.Refused(observe.Denied)
 		return nil, refuse(http.StatusForbidden, codeDenied, "%s may not %s repository %s: see access.permissions", id.Name, action, repo)
 	}
 	u, upRepo, ok := p.upstreamFor(repo)
@@ -124,9 +137,10 @@ func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, repo string, ac
 		return nil, refuse(http.StatusNotFound, codeNameUnknown, "no upstream is configured for repository %s: see upstreams[].prefix", repo)
 	}
 	ex := &exchange{
-		p: p, w: w, r: r, repo: repo, up: u, upRepo: upRepo, id: id,
+		p: p, w: w, seen: watching(w), r: r, repo: repo, up: u, upRepo: upRepo, id: id,
 		rule: p.cfg.Rule(repo), log: p.log.With("repository", repo),
 	}
+	ex.seen.repo, ex.seen.identity = repo, id.Name
 	if u.Passthrough() {
 		ex.auth = r.Header.Get("Authorization")
 	}
@@ -178,8 +192,10 @@ func routeName(r *http.Request) string {
 func (p *Proxy) unauthenticated(r *http.Request, err error) *Failure {
 	if !errors.Is(err, access.ErrUnauthenticated) {
 		p.log.Error("clients cannot be authenticated", "reason", err)
+		p.observe.Refused(observe.Unavailable)
 		return transient(err, "sluice cannot check credentials now, see its log")
 	}
+	p.observe.Refused(observe.Unauthenticated)
 	f := refuse(http.StatusUnauthorized, codeUnauthorized, "authentication required for this registry").because(err)
 	f.Header = http.Header{"Www-Authenticate": p.access.Challenge()}
 	p.log.Info("not authenticated", "method", r.Method, "remote", r.RemoteAddr, "reason", err)

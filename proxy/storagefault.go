@@ -9,6 +9,7 @@ import (
 	"sluice/filters"
 	"sluice/filters/ocidoc"
 	"sluice/proxy/config"
+	"sluice/proxy/observe"
 	"sluice/proxy/quarantine"
 )
 
@@ -53,6 +54,7 @@ func (ex *exchange) manifestNotKept(digest string, doc *ocidoc.Document, content
 	case config.StorageErrorForward:
 		return ex.forward(digest, doc, contentType)
 	case config.StorageErrorStrip:
+		ex.seen.became(observe.PushHeld)
 		return ex.answerManifest(digest, doc)
 	}
 	return transient(cause, "attestation manifest %s for repository %s could not be kept: the storage of sluice failed, see its log (on_storage_error: reject)", digest, ex.repo)
@@ -97,6 +99,7 @@ func (ex *exchange) stripOnly(ref string, doc *ocidoc.Document, policy filters.P
 		return err
 	}
 	ex.logPush("pushed without keeping attestations, since storage failed", ref, rw, 0)
+	ex.seen.became(observe.PushRewritten)
 	ex.tellForwarded(received(ref, doc), rw.forwarded)
 	return ex.answerManifest(ref, doc)
 }

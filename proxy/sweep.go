@@ -8,6 +8,7 @@ import (
 	"sluice/filters"
 	"sluice/filters/ocidoc"
 	"sluice/proxy/attest"
+	"sluice/proxy/observe"
 	"sluice/proxy/quarantine"
 )
 
@@ -44,13 +45,31 @@ func (p *Proxy) housekeeping(ctx context.Context) {
 // sweep empties generations of quarantine that are over. Attestations that no index ever named are
 // kept aside where the rule says `store`: they may be the only copy of somebody's provenance.
 func (p *Proxy) sweep(ctx context.Context) {
+	start := p.now()
 	s, err := p.quarantine.Sweep(ctx, p.keepUnclaimed)
+	p.measure(ctx, observe.Quarantine, observe.Sweep{Objects: s.Objects, Bytes: s.Bytes}, start, err, p.quarantine.Usage)
 	if err != nil && ctx.Err() == nil {
 		p.log.Error("sweep failed, the next one tries again", "reason", err)
 	}
 	if len(s.Generations) > 0 {
 		p.log.Info("swept", "generations", s.Generations, "objects", s.Objects, "bytes", s.Bytes, "manifests", s.Manifests)
 	}
+}
+
+// measure counts a sweep and, since that is when nobody waits, looks how much is left.
+func (p *Proxy) measure(ctx context.Context, place observe.Place, s observe.Sweep, start time.Time, err error, usage func(context.Context) (int, int64, error)) {
+	if ctx.Err() != nil {
+		return // shutting down is no failure
+	}
+	s.At, s.Failed = p.now(), err != nil
+	s.Took = s.At.Sub(start)
+	p.observe.Swept(place, s)
+	objects, bytes, err := usage(ctx)
+	if err != nil {
+		p.log.Warn("what is kept cannot be measured, the metrics stay as they were", "place", place.String(), "reason", err)
+		return
+	}
+	p.observe.Kept(place, objects, bytes)
 }
 
 func (p *Proxy) keepUnclaimed(ctx context.Context, repo, digest string, m quarantine.Manifest) error {
@@ -94,10 +113,13 @@ func (p *Proxy) moveUnclaimed(ctx context.Context, repo, digest string, m quaran
 // that did not come to their end.
 func (p *Proxy) sweepStored(ctx context.Context) {
 	const day = 24 * time.Hour
+	start := p.now()
+	var expiry error
 	if days := int(p.cfg.Store.Retention); days > 0 {
-		n, err := p.attest.Expire(ctx, p.now().Add(-time.Duration(days)*day))
-		if err != nil && ctx.Err() == nil {
-			p.log.Error("expiry of stored attestations failed, the next one tries again", "reason", err)
+		var n int
+		n, expiry = p.attest.Expire(ctx, p.now().Add(-time.Duration(days)*day))
+		if expiry != nil && ctx.Err() == nil {
+			p.log.Error("expiry of stored attestations failed, the next one tries again", "reason", expiry)
 		}
 		if n > 0 {
 			p.log.Info("stored attestations expired", "attestations", n, "retention_days", days)
@@ -107,6 +129,7 @@ func (p *Proxy) sweepStored(ctx context.Context) {
 	if err != nil && ctx.Err() == nil {
 		p.log.Error("sweep of stored documents failed, the next one tries again", "reason", err)
 	}
+	p.measure(ctx, observe.Stored, observe.Sweep{Objects: s.Documents + s.Blobs, Bytes: s.Bytes}, start, errors.Join(expiry, err), p.attest.Usage)
 	if s.Documents+s.Blobs > 0 {
 		p.log.Info("swept what no attestation names", "documents", s.Documents, "blobs", s.Blobs, "bytes", s.Bytes)
 	}

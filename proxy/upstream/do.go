@@ -31,6 +31,12 @@ func (r *Registry) mute() { r.mutedUntil.Store(r.now().Add(muteFor).UnixNano()) 
 // While a streamed Body is being read, a failing registry ends the request only when the pending
 // Read of the Body returns; cancelling ctx must end that Read too, as a server's request body does.
 func (r *Registry) Do(ctx context.Context, q Request) (*http.Response, error) {
+	resp, err := r.planned(ctx, q)
+	r.ended(ctx, resp, err)
+	return resp, err
+}
+
+func (r *Registry) planned(ctx context.Context, q Request) (*http.Response, error) {
 	p, err := r.plan(q)
 	if err != nil {
 		return nil, err
@@ -127,7 +133,7 @@ func (r *Registry) attempt(ctx context.Context, p *plan, u *url.URL, authorizati
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(r.headerTimeout, func() { cancel(errHeaderTimeout) })
-	resp, err := r.transport.RoundTrip(req.WithContext(ctx))
+	resp, err := r.roundTrip(p.operation(), req.WithContext(ctx))
 	timer.Stop()
 	if err != nil {
 		cancel(nil)
@@ -154,7 +160,7 @@ func (r *Registry) stream(ctx context.Context, p *plan, req *http.Request) (*htt
 		})
 	}
 	req.Body, req.ContentLength = b, p.length
-	resp, err := r.transport.RoundTrip(req.WithContext(ctx))
+	resp, err := r.roundTrip(p.operation(), req.WithContext(ctx))
 	if err != nil {
 		b.seal()
 		b.free()

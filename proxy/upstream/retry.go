@@ -43,7 +43,13 @@ func (t *retry) again(ctx context.Context, wait time.Duration) bool {
 		return false
 	}
 	t.n++
-	return t.r.sleep(ctx, wait) == nil
+	if t.r.sleep(ctx, wait) != nil {
+		return false
+	}
+	if t.r.observer != nil {
+		t.r.observer.Retried()
+	}
+	return true
 }
 
 // transient says that the same request may get a better answer soon, and when upstream wants it.

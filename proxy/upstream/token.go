@@ -51,7 +51,7 @@ func (r *Registry) fetchToken(ctx context.Context, s service, scopes []string, c
 		return req.WithContext(ctx)
 	}
 	for try := r.newRetry(); ; {
-		resp, err := r.transport.RoundTrip(build())
+		resp, err := r.roundTrip(opToken, build())
 		if err != nil {
 			if try.again(ctx, 0) {
 				continue

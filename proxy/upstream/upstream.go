@@ -25,6 +25,7 @@ type Options struct {
 	Redirects   string                 // of blob reads: "pass" (zero) or "follow"
 	Rates       map[string]int         // requests per second by action (put_image, ...), laid over the quotas of an ECR host; 0: no limit
 	Logger      *slog.Logger           // nil: none
+	Observer    Observer               // nil: none
 	Embedded    http.Handler           // the registry is this handler, in this process
 	Transport   http.RoundTripper      // nil: one of our own; for tests
 }
@@ -40,6 +41,7 @@ type Registry struct {
 	auth      *authorizer
 	pace      *pacer
 	server    io.Closer // the embedded one's
+	observer  Observer  // may be nil
 
 	mutedUntil atomic.Int64 // unix nanoseconds: no Expect: 100-continue until then
 
@@ -56,6 +58,7 @@ func New(o Options) (*Registry, error) {
 		hosts:         o.Hosts,
 		mode:          o.Credentials,
 		log:           o.Logger,
+		observer:      o.Observer,
 		transport:     o.Transport,
 		now:           time.Now,
 		sleep:         sleep,

@@ -1,0 +1,121 @@
+package proxy
+
+import (
+	"io"
+	"net/http"
+	"time"
+
+	v2 "github.com/distribution/distribution/v3/registry/api/v2"
+
+	"sluice/proxy/observe"
+)
+
+// A watched is one request as metrics and the access log see it: the writer that notes what is answered,
+// and what the handlers find out on the way. It is one allocation, and stands in the way of no byte.
+type watched struct {
+	http.ResponseWriter
+	status  int // 0: none yet
+	written int64
+
+	route     observe.Route
+	manifest  bool // a manifest is pushed
+	byDigest  bool
+	action    string // of the rule
+	pushed    observe.PushResult
+	succeeded bool // pushed says what became of it
+
+	repo     string
+	identity string
+}
+
+// watch counts every request, whatever becomes of it.
+func (p *Proxy) watch(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		seen := &watched{ResponseWriter: w}
+		p.observe.Arrived()
+		whole := false
+		defer func() {
+			if !whole {
+				seen.status = 0 // a panic: the connection is cut, whatever was said before
+			}
+			p.seen(seen, r, time.Since(start))
+		}()
+		next.ServeHTTP(seen, r)
+		whole = true
+	})
+}
+
+func (p *Proxy) seen(seen *watched, r *http.Request, took time.Duration) {
+	p.observe.Left(seen.route, r.Method, seen.status, took, seen.written)
+	if seen.manifest {
+		result := seen.pushed
+		if !seen.succeeded || seen.status == 0 || seen.status >= 300 {
+			result = observe.PushEnded(seen.status)
+		}
+		p.observe.Pushed(seen.action, seen.byDigest, result)
+	}
+}
+
+// watching is what watch made of w, or something that nobody looks at, as for a part of a request.
+func watching(w http.ResponseWriter) *watched {
+	if seen, ok := w.(*watched); ok {
+		return seen
+	}
+	return &watched{}
+}
+
+// became notes what was made of the pushed manifest.
+func (w *watched) became(result observe.PushResult) { w.pushed, w.succeeded = result, true }
+
+func (w *watched) WriteHeader(status int) {
+	if w.status == 0 && status >= 200 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *watched) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	n, err := w.ResponseWriter.Write(b)
+	w.written += int64(n)
+	return n, err
+}
+
+// ReadFrom keeps what the server's own writer has: pooled buffers, and the kernel's copying of files.
+func (w *watched) ReadFrom(r io.Reader) (int64, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	n, err := io.Copy(w.ResponseWriter, r)
+	w.written += n
+	return n, err
+}
+
+// Unwrap is how http.ResponseController finds deadlines, flushing and full duplex.
+func (w *watched) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// routeOf gives a route of distribution's router its label.
+func routeOf(name string) observe.Route {
+	switch name {
+	case v2.RouteNameBase:
+		return observe.RouteBase
+	case v2.RouteNameCatalog:
+		return observe.RouteCatalog
+	case v2.RouteNameManifest:
+		return observe.RouteManifest
+	case v2.RouteNameTags:
+		return observe.RouteTags
+	case v2.RouteNameBlob:
+		return observe.RouteBlob
+	case v2.RouteNameBlobUpload:
+		return observe.RouteUploads
+	case v2.RouteNameBlobUploadChunk:
+		return observe.RouteUpload
+	case routeNameReferrers:
+		return observe.RouteReferrers
+	}
+	return observe.RouteOther
+}
