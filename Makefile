@@ -1,6 +1,7 @@
 # make setup   what the tests need, once per machine: Debian packages, real clients into a cache
 # make test    everything: set-up, lint, unit and conformance tests, end-to-end tests
 # make sluice  the program itself
+# make bench   what Sluice spends beside nginx, HAProxy, Caddy and Go's ReverseProxy; BENCH=quick for a short run
 #
 # lint, unit, conformance and e2e are the parts of test and can be run on their own after a set-up.
 
@@ -12,10 +13,13 @@ export SLUICE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice
 TOOLS := $(SLUICE_CACHE)/tools
 VERDICT := $(SLUICE_CACHE)/verdict
 
-.PHONY: test setup lint format vet golangci tidy unit conformance e2e sluice
+.PHONY: test setup lint format vet golangci tidy unit conformance e2e sluice bench
 
 sluice:
 	CGO_ENABLED=0 go build -trimpath -o sluice ./cmd/sluice
+
+bench:
+	go run ./e2e/bench
 
 setup:
 	e2e/tools/setup.sh

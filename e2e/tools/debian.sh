@@ -1,9 +1,9 @@
 #!/bin/bash
 # Brings what the tests use from Debian 12 (bookworm).
 #
-# Clients that get along with anything are installed. Docker 20.10, its containerd and runc are only unpacked
-# into the cache: installing them would start a daemon and remove the Docker that a developer may
-# have from elsewhere.
+# Clients that get along with anything are installed. Docker 20.10, its containerd and runc, and the proxies of the
+# benchmark are only unpacked into the cache: installing them would start daemons and remove the Docker that a
+# developer may have from elsewhere.
 set -euo pipefail
 
 cache=${SLUICE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sluice}/tools
@@ -12,7 +12,8 @@ out=$cache/debian
 # gcc, libnftables-dev and pkg-config build the race detector's tests and the modern engine, which links
 # libnftables; the libraries are what the unpacked programs load, and jq is what the help texts pipe into.
 installed=(ca-certificates gcc libc6-dev pkg-config libnftables-dev skopeo podman buildah libdevmapper1.02.1 libseccomp2 jq)
-unpacked=(docker.io containerd runc)
+# nginx, HAProxy and Caddy are what `make bench` compares with; the libraries are HAProxy's.
+unpacked=(docker.io containerd runc nginx haproxy caddy liblua5.3-0 libopentracing-c-wrapper0 libopentracing1)
 
 # The unpacked programs load this release's libraries, and the tests expect its Docker 20.10: later releases
 # have another, with the client in a package of its own.
@@ -23,7 +24,8 @@ if [ "$release" != "debian 12" ]; then
 	echo "${installed[*]}" >&2
 	exit 1
 fi
-stamped() { [ -f "$out/.stamp" ] && [ "$(cat "$out/.stamp")" = "$release" ]; }
+stamp="$release: ${unpacked[*]}"
+stamped() { [ -f "$out/.stamp" ] && [ "$(cat "$out/.stamp")" = "$stamp" ]; }
 
 missing=()
 for package in "${installed[@]}"; do
@@ -58,6 +60,6 @@ if ! stamped; then
 		dpkg-deb -x "$package" "$out.new"
 	done
 	rm -rf "$out.new/packages" "$out"
-	echo "$release" >"$out.new/.stamp"
+	echo "$stamp" >"$out.new/.stamp"
 	mv "$out.new" "$out"
 fi
