@@ -153,3 +153,16 @@ func (r *repository) tagsOf(digest string) []string {
 	slices.Sort(tags)
 	return tags
 }
+
+// CreateRepository makes an empty one with mutable tags, as the operation of that name does. One that exists is left alone.
+func (s *Simulator) CreateRepository(name string) error {
+	if f := checkRepository(name); f != nil {
+		return f
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.repositories[name] == nil {
+		s.repositories[name] = s.newRepository(name)
+	}
+	return nil
+}
