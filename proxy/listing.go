@@ -90,9 +90,9 @@ func (p *Proxy) catalog(w http.ResponseWriter, r *http.Request) {
 		methodNotAllowed(w, r)
 		return
 	}
-	id, err := p.access.Authenticate(r)
-	if err != nil {
-		writeFailure(w, p.unauthenticated(r, err))
+	id, fail := p.admit(r, access.Scope{Catalog: true})
+	if fail != nil {
+		writeFailure(w, fail)
 		return
 	}
 	var names []string
@@ -114,7 +114,7 @@ func (p *Proxy) catalog(w http.ResponseWriter, r *http.Request) {
 		}
 		for _, name := range page {
 			full := u.clientName(name)
-			if p.owner(full) == u && p.access.Allowed(id, full, access.Pull) {
+			if p.owner(full) == u && p.access.Listed(id, full) {
 				names = append(names, full)
 			}
 		}

@@ -80,7 +80,7 @@ func New(o Options) (*Proxy, error) {
 
 func (p *Proxy) open(driver storagedriver.StorageDriver) error {
 	var err error
-	if p.access, err = newAccess(p.cfg); err != nil {
+	if p.access, err = p.newAccess(); err != nil {
 		return fmt.Errorf("access: %w", err)
 	}
 	if p.quarantine, err = quarantine.New(driver, quarantine.Options{Retention: int(p.cfg.Retention), Now: p.now}); err != nil {
@@ -104,18 +104,6 @@ func (p *Proxy) open(driver storagedriver.StorageDriver) error {
 		p.upstreams = append(p.upstreams, b)
 	}
 	return nil
-}
-
-func newAccess(c *config.Config) (*access.Access, error) {
-	o := access.Options{Mode: access.Mode(c.Access.Mode), Htpasswd: c.Access.Htpasswd}
-	for _, perm := range c.Access.Permissions {
-		granted := access.Permission{Identity: perm.Identity, Repositories: perm.Repositories}
-		for _, a := range perm.Actions {
-			granted.Actions = append(granted.Actions, access.Action(a))
-		}
-		o.Permissions = append(o.Permissions, granted)
-	}
-	return access.New(o)
 }
 
 // behind is one upstream and the names that lead to it.

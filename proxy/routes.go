@@ -39,7 +39,7 @@ func (p *Proxy) routes() http.Handler {
 			http.MethodGet:    {access.Pull, (*exchange).getManifest},
 			http.MethodHead:   {access.Pull, (*exchange).getManifest},
 			http.MethodPut:    {access.Push, (*exchange).putManifest},
-			http.MethodDelete: {access.Push, (*exchange).deleteManifest},
+			http.MethodDelete: {access.Delete, (*exchange).deleteManifest},
 		},
 		v2.RouteNameTags: {
 			http.MethodGet: {access.Pull, (*exchange).listTags},
@@ -47,7 +47,7 @@ func (p *Proxy) routes() http.Handler {
 		v2.RouteNameBlob: {
 			http.MethodGet:    {access.Pull, (*exchange).getBlob},
 			http.MethodHead:   {access.Pull, (*exchange).headBlob},
-			http.MethodDelete: {access.Push, (*exchange).deleteBlob},
+			http.MethodDelete: {access.Delete, (*exchange).deleteBlob},
 		},
 		v2.RouteNameBlobUpload: {
 			http.MethodPost: {access.Push, (*exchange).postUpload},
@@ -124,13 +124,9 @@ func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, repo string, ac
 	if !validRepository(repo) {
 		return nil, refuse(http.StatusBadRequest, codeNameInvalid, "repository name %q is not valid: lower-case letters, digits and single separators ., _, __, - in components divided by /", clip(repo))
 	}
-	id, err := p.access.Authenticate(r)
-	if err != nil {
-		return nil, p.unauthenticated(r, err)
-	}
-	if !p.access.Allowed(id, repo, action) {
-		p.observe.Refused(observe.Denied)
-		return nil, refuse(http.StatusForbidden, codeDenied, "%s may not %s repository %s: see access.permissions", id.Name, action, repo)
+	id, fail := p.admit(r, access.Scope{Repository: repo, Action: action})
+	if fail != nil {
+		return nil, fail
 	}
 	u, upRepo, ok := p.upstreamFor(repo)
 	if !ok {
@@ -188,20 +184,6 @@ func routeName(r *http.Request) string {
 	return ""
 }
 
-// unauthenticated is the answer to who is not known, with the challenge that tells what to send.
-func (p *Proxy) unauthenticated(r *http.Request, err error) *Failure {
-	if !errors.Is(err, access.ErrUnauthenticated) {
-		p.log.Error("clients cannot be authenticated", "reason", err)
-		p.observe.Refused(observe.Unavailable)
-		return transient(err, "sluice cannot check credentials now, see its log")
-	}
-	p.observe.Refused(observe.Unauthenticated)
-	f := refuse(http.StatusUnauthorized, codeUnauthorized, "authentication required for this registry").because(err)
-	f.Header = http.Header{"Www-Authenticate": p.access.Challenge()}
-	p.log.Info("not authenticated", "method", r.Method, "remote", r.RemoteAddr, "reason", err)
-	return f
-}
-
 func notFound(w http.ResponseWriter, r *http.Request) {
 	if strings.HasPrefix(r.URL.Path, "/v2/") {
 		writeFailure(w, describeBadPath(r.Method, r.URL.Path))
@@ -245,8 +227,8 @@ func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 // carries the challenge that clients such as skopeo and Docker 20.10 act on.
 func (p *Proxy) base(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
-	if _, err := p.access.Authenticate(r); err != nil {
-		writeFailure(w, p.unauthenticated(r, err))
+	if _, fail := p.admit(r, access.Scope{}); fail != nil {
+		writeFailure(w, fail)
 		return
 	}
 	if u := p.passthroughUpstream(); u != nil {

@@ -110,12 +110,12 @@ func (p *Proxy) listen() (net.Listener, error) {
 	if p.cfg.TLS.Certificate == "" {
 		return ln, nil
 	}
-	certificate, err := tls.LoadX509KeyPair(p.cfg.TLS.Certificate, p.cfg.TLS.Key)
+	secure, err := p.secure()
 	if err != nil {
 		_ = ln.Close()
-		return nil, fmt.Errorf("tls.certificate %s: %w", p.cfg.TLS.Certificate, err)
+		return nil, err
 	}
-	return tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}), nil
+	return tls.NewListener(ln, secure), nil
 }
 
 func (p *Proxy) shutdown(servers []*http.Server) error {

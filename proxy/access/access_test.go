@@ -41,14 +41,14 @@ func TestModeNoneIsAnonymousWhateverIsPresented(t *testing.T) {
 	a := mustNew(t, Options{})
 	for _, authorization := range []string{"", basicAuth("bob", "x"), "Bearer y"} {
 		id, err := a.Authenticate(request(authorization))
-		if err != nil || id != (Identity{"anonymous", "anonymous"}) {
+		if err != nil || id != (Identity{Name: "anonymous", Key: "anonymous"}) {
 			t.Errorf("%q: %+v, %v", authorization, id, err)
 		}
 	}
 }
 
 func TestAnUnknownModeIsRefused(t *testing.T) {
-	if _, err := New(Options{Mode: "oidc"}); err == nil {
+	if _, err := New(Options{Mode: "kerberos"}); err == nil {
 		t.Error("accepted")
 	}
 	if _, err := New(Options{Permissions: []Permission{{Identity: "["}}}); err == nil {
@@ -56,10 +56,32 @@ func TestAnUnknownModeIsRefused(t *testing.T) {
 	}
 }
 
-func TestOnlyHtpasswdChallenges(t *testing.T) {
-	for mode, want := range map[Mode]string{None: "[]", Passthrough: "[]", Htpasswd: `[Basic realm="sluice"]`} {
-		if got := fmt.Sprint((&Access{mode: mode}).Challenge()); got != want {
-			t.Errorf("%s: %s, want %s", mode, got, want)
+func TestEachModeChallengesInItsWay(t *testing.T) {
+	push := Scope{Repository: "team/app", Action: Push}
+	service := &tokens{o: TokenOptions{Realm: "https://auth.example/token", Service: "sluice"}}
+	for _, tt := range []struct {
+		name         string
+		mode         authenticator
+		wanted       Scope
+		insufficient bool
+		want         string
+	}{
+		{"none", open{}, push, false, ""},
+		{"passthrough", passthrough{}, push, false, ""},
+		{"htpasswd", &passwords{}, push, false, `Basic realm="sluice"`},
+		{"oidc", &issuers{}, push, false, `Basic realm="sluice"`},
+		{"mtls", &certificates{}, push, false, ""},
+		{"token, the version check", service, Scope{}, false, `Bearer realm="https://auth.example/token",service="sluice"`},
+		{"token, a push", service, push, false, `Bearer realm="https://auth.example/token",service="sluice",scope="repository:team/app:pull,push"`},
+		{"token, a pull", service, Scope{Repository: "a", Action: Pull}, false, `Bearer realm="https://auth.example/token",service="sluice",scope="repository:a:pull"`},
+		{"token, the catalog", service, Scope{Catalog: true}, false, `Bearer realm="https://auth.example/token",service="sluice",scope="registry:catalog:*"`},
+		{
+			"token, more than the token is for", service, Scope{Repository: "a", Action: Delete}, true,
+			`Bearer realm="https://auth.example/token",service="sluice",scope="repository:a:delete",error="insufficient_scope"`,
+		},
+	} {
+		if got := strings.Join((&Access{mode: tt.mode}).Challenge(tt.wanted, tt.insufficient), "; "); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
 		}
 	}
 }
@@ -146,7 +168,8 @@ func TestPermissions(t *testing.T) {
 		{"push does not include pull", ci[2:], "bob", "team/app", Pull, false},
 		{"a permission without actions allows nothing", []Permission{{Identity: "*", Repositories: []string{"**"}}}, "eve", "x", Pull, false},
 		{"a permission without repositories allows nothing", []Permission{{Identity: "*", Actions: []Action{Pull}}}, "eve", "x", Pull, false},
-		{"an action nobody knows", ci, "ci-1", "team/a", "delete", false},
+		{"deleting is a push", ci, "ci-1", "team/a", Delete, true},
+		{"an action nobody knows", ci, "ci-1", "team/a", "admin", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a := mustNew(t, Options{Permissions: tt.permissions})

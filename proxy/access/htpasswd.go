@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"runtime"
 	"strings"
@@ -20,7 +21,7 @@ import (
 
 const (
 	maxFile     = 8 << 20
-	maxVerified = 4096 // passwords remembered, 32 bytes each
+	maxVerified = 4096 // passwords, certificates or tokens remembered, 32 bytes each
 	// A file system may stamp two writes within this time alike: a file that was
 	// changed less than this before it was read is read again. (git calls an index
 	// entry like that racy.)
@@ -64,6 +65,20 @@ func openPasswords(path string) (*passwords, error) {
 	defer p.mu.Unlock()
 	return p, p.refresh()
 }
+
+func (p *passwords) authenticate(r *http.Request) (Identity, error) {
+	username, password, ok := r.BasicAuth()
+	if !ok {
+		return Identity{}, ErrUnauthenticated
+	}
+	if err := p.verify(r.Context(), username, password); err != nil {
+		return Identity{}, err
+	}
+	// Only the name, so that a password may be changed while a push runs.
+	return Identity{Name: username, Key: hash("user", username)}, nil
+}
+
+func (p *passwords) challenge(Scope, bool) []string { return basicChallenge() }
 
 // refresh reads the file if it has changed. A file that cannot be read or parsed
 // lets nobody in, rather than those of its last version: one of them may be the

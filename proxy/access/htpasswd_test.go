@@ -205,10 +205,10 @@ func TestManyRequestsAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := len(a.passwords.running); n != 0 {
+	if n := len(a.mode.(*passwords).running); n != 0 {
 		t.Errorf("%d comparisons still marked as running", n)
 	}
-	if n := len(a.passwords.verified); n != 1 {
+	if n := len(a.mode.(*passwords).verified); n != 1 {
 		t.Errorf("%d passwords remembered, want the right one only", n)
 	}
 }
@@ -218,12 +218,12 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 	write(t, path, line(t, "bob", "x"))
 	a := mustNew(t, Options{Mode: Htpasswd, Htpasswd: path})
 	for i := range maxVerified {
-		a.passwords.verified[[32]byte{byte(i), byte(i >> 8), 1}] = struct{}{}
+		a.mode.(*passwords).verified[[32]byte{byte(i), byte(i >> 8), 1}] = struct{}{}
 	}
 	if _, err := a.Authenticate(request(basicAuth("bob", "x"))); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(a.passwords.verified); n != 1 {
+	if n := len(a.mode.(*passwords).verified); n != 1 {
 		t.Errorf("%d remembered", n)
 	}
 }

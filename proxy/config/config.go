@@ -49,15 +49,43 @@ type Config struct {
 type TLS struct {
 	Certificate string `yaml:"certificate"` // file, PEM
 	Key         string `yaml:"key"`         // file, PEM
-	ClientCA    string `yaml:"client_ca"`   // not available in this version
+	ClientCA    string `yaml:"client_ca"`   // file, PEM; clients must then have a certificate of one of these authorities
 }
 
 // Access says who may use the proxy.
 type Access struct {
 	Mode        AccessMode   `yaml:"mode"`
 	Htpasswd    string       `yaml:"htpasswd"` // file with bcrypt entries
+	Token       TokenService `yaml:"token"`
+	OIDC        []OIDCIssuer `yaml:"oidc"`
+	MTLS        MTLS         `yaml:"mtls"`
 	Insecure    bool         `yaml:"insecure"` // allows mode none on an address that others can reach
 	Permissions []Permission `yaml:"permissions"`
+}
+
+// TokenService is who signs the tokens of access mode token. The keys are those of
+// distribution's auth.token.
+type TokenService struct {
+	Realm          string `yaml:"realm"` // URL where clients fetch a token
+	Service        string `yaml:"service"`
+	Issuer         string `yaml:"issuer"`
+	RootCertBundle string `yaml:"rootcertbundle"` // file, PEM
+	JWKS           string `yaml:"jwks"`           // file
+}
+
+// OIDCIssuer gives ID tokens that access mode oidc takes.
+type OIDCIssuer struct {
+	Issuer   string            `yaml:"issuer"`
+	Audience string            `yaml:"audience"`
+	Claims   map[string]string `yaml:"claims"` // globs
+	Identity string            `yaml:"identity"`
+	CA       string            `yaml:"ca"`   // file, PEM
+	JWKS     string            `yaml:"jwks"` // file or URL
+}
+
+// MTLS says what of a client's certificate is its identity.
+type MTLS struct {
+	Identity CertificateIdentity `yaml:"identity"`
 }
 
 // Permission lets the identities that match do the actions on the repositories
@@ -126,20 +154,29 @@ type Filesystem struct {
 type Inmemory struct{}
 
 type (
-	AccessMode      string
-	Credentials     string
-	Redirects       string
-	View            string
-	MediaTypes      string
-	SignedOriginals string
-	StoreTo         string
-	OnStorageError  string
+	AccessMode string
+	// CertificateIdentity is a part of a certificate.
+	CertificateIdentity string
+	Credentials         string
+	Redirects           string
+	View                string
+	MediaTypes          string
+	SignedOriginals     string
+	StoreTo             string
+	OnStorageError      string
 )
 
 const (
 	AccessNone        AccessMode = "none"
 	AccessHtpasswd    AccessMode = "htpasswd"
+	AccessToken       AccessMode = "token"
+	AccessOIDC        AccessMode = "oidc"
+	AccessMTLS        AccessMode = "mtls"
 	AccessPassthrough AccessMode = "passthrough"
+
+	IdentityCommonName CertificateIdentity = "common_name"
+	IdentityDNS        CertificateIdentity = "dns"
+	IdentityURI        CertificateIdentity = "uri"
 
 	CredentialsAuto        Credentials = "auto"
 	CredentialsDocker      Credentials = "docker"
@@ -172,7 +209,7 @@ func Default() *Config {
 	return &Config{
 		Listen:          "127.0.0.1:5000",
 		Admin:           "127.0.0.1:5080",
-		Access:          Access{Mode: AccessNone},
+		Access:          Access{Mode: AccessNone, MTLS: MTLS{Identity: IdentityCommonName}},
 		Upstreams:       []Upstream{defaultUpstream(Embedded)},
 		Attestations:    filters.Store,
 		Unwrap:          filters.UnwrapAuto,
@@ -187,6 +224,9 @@ func Default() *Config {
 		ShutdownTimeout: Duration(30 * time.Second),
 	}
 }
+
+// defaultIssuer takes the whole subject: what one gives to two clients is never one name.
+func defaultIssuer() OIDCIssuer { return OIDCIssuer{Identity: "{sub}"} }
 
 func defaultUpstream(url string) Upstream {
 	return Upstream{URL: url, Credentials: CredentialsAuto, Redirects: RedirectsPass}

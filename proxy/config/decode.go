@@ -134,14 +134,17 @@ func (d *decoder) sequence(n *yaml.Node, v reflect.Value, key string, line int) 
 		v.SetZero() // so that `rules: []` equals the default
 	}
 	for i, item := range n.Content {
-		if u, ok := v.Index(i).Addr().Interface().(*Upstream); ok {
-			*u = defaultUpstream("")
+		switch x := v.Index(i).Addr().Interface().(type) {
+		case *Upstream:
+			*x = defaultUpstream("")
+		case *OIDCIssuer:
+			*x = defaultIssuer()
 		}
 		d.value(item, v.Index(i), key+"["+strconv.Itoa(i)+"]")
 	}
 }
 
-// table decodes a mapping with names of the operator's choice, such as upstreams[].rates.
+// table decodes a mapping with names of the operator's choice, such as upstreams[].rates or access.oidc[].claims.
 func (d *decoder) table(n *yaml.Node, v reflect.Value, key string, line int) {
 	if n.Kind != yaml.MappingNode {
 		d.add(line, key, "must be a mapping, such as {}")

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"os"
+	"strings"
 )
 
 // CheckFiles is the rest of what can be known before the proxy starts: the files
@@ -33,7 +34,17 @@ func (c *Config) CheckFiles() error {
 	}
 	file("tls.certificate", c.TLS.Certificate)
 	file("tls.key", c.TLS.Key)
+	file("tls.client_ca", c.TLS.ClientCA)
 	file("access.htpasswd", c.Access.Htpasswd)
+	file("access.token.rootcertbundle", c.Access.Token.RootCertBundle)
+	file("access.token.jwks", c.Access.Token.JWKS)
+	for i, o := range c.Access.OIDC {
+		at := fmt.Sprintf("access.oidc[%d]", i)
+		file(at+".ca", o.CA)
+		if !strings.Contains(o.JWKS, "://") {
+			file(at+".jwks", o.JWKS)
+		}
+	}
 	for i, u := range c.Upstreams {
 		at := fmt.Sprintf("upstreams[%d]", i)
 		file(at+".ca", u.CA)

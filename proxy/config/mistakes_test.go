@@ -82,14 +82,14 @@ func TestMistakesInFlagsAndEnvironmentNameThem(t *testing.T) {
 			`--attestations: attestations: "drop" is not a value of this key; allowed: store, strip, forward`,
 		},
 		{
-			"a later value in a variable", "",
+			"a mode in a variable without its settings", "",
 			[]Override{{"access", "oidc", "SLUICE_ACCESS"}},
-			`SLUICE_ACCESS: access.mode: oidc is not available in this version; allowed: none, htpasswd, passthrough`,
+			`SLUICE_ACCESS: access.mode: oidc needs somebody who gives tokens; set access.oidc, such as [{issuer: https://token.actions.githubusercontent.com, audience: sluice, claims: {repository_owner: acme}}]`,
 		},
 		{
 			"an address that needs an access mode", "access: {mode: none}\n",
 			[]Override{{"listen", ":5000", "--listen"}},
-			`f.yml:1: access.mode: with access mode none everybody who reaches listen (--listen) :5000 can push with Sluice's own credentials; listen on 127.0.0.1, choose access.mode htpasswd or passthrough, or set access.insecure: true`,
+			`f.yml:1: access.mode: with access mode none everybody who reaches listen (--listen) :5000 can push with Sluice's own credentials; listen on 127.0.0.1, choose another access.mode, or set access.insecure: true`,
 		},
 		{
 			"a data folder beside another driver", "storage: {inmemory: {}}\n",

@@ -26,6 +26,9 @@ func (c *Config) mistakes() Mistakes {
 	v := &validator{Config: c}
 	v.server()
 	v.access()
+	v.tokenService()
+	v.issuers()
+	v.clientCertificates()
 	v.permissions()
 	v.upstreams()
 	v.settings()
@@ -93,8 +96,8 @@ func (v *validator) server() {
 	case cert && !key:
 		v.add("tls.certificate", "has no key; set tls.key too")
 	}
-	if v.TLS.ClientCA != "" {
-		v.add("tls.client_ca", "%s; take it out", later)
+	if v.TLS.ClientCA != "" && v.TLS.Certificate == "" {
+		v.add("tls.client_ca", "is for https, and there is no tls.certificate; set certificate and key too")
 	}
 }
 

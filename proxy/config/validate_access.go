@@ -8,8 +8,8 @@ import (
 
 func (v *validator) access() {
 	a := v.Access
-	modes := []AccessMode{AccessNone, AccessHtpasswd, AccessPassthrough}
-	if !enum(v, "access.mode", a.Mode, modes, []AccessMode{"token", "oidc", "mtls"}) {
+	modes := []AccessMode{AccessNone, AccessHtpasswd, AccessToken, AccessOIDC, AccessMTLS, AccessPassthrough}
+	if !enum(v, "access.mode", a.Mode, modes, nil) {
 		return
 	}
 	host, _, err := net.SplitHostPort(v.Listen)
@@ -20,7 +20,7 @@ func (v *validator) access() {
 			at = "access.mode"
 		}
 		v.add(at, "with access mode none everybody who reaches %s %s can push with Sluice's own credentials; "+
-			"listen on 127.0.0.1, choose access.mode htpasswd or passthrough, or set access.insecure: true", v.source.where("listen"), v.Listen)
+			"listen on 127.0.0.1, choose another access.mode, or set access.insecure: true", v.source.where("listen"), v.Listen)
 	}
 	if a.Insecure && a.Mode != AccessNone {
 		v.add("access.insecure", "has a meaning only with access.mode: none, and %s is %s; take it out", v.source.where("access.mode"), a.Mode)
@@ -44,7 +44,7 @@ func (v *validator) permissions() {
 		switch mode := v.Access.Mode; {
 		case p.Identity == "" || p.Identity == "*" || p.Identity == "**":
 		case mode == AccessNone && p.Identity != "anonymous":
-			v.add(at+".identity", "with %s: none everybody is \"anonymous\"; write that or \"*\", or choose access.mode: htpasswd", v.source.where("access.mode"))
+			v.add(at+".identity", "with %s: none everybody is \"anonymous\"; write that or \"*\", or choose another access.mode", v.source.where("access.mode"))
 		case mode == AccessPassthrough:
 			// The name in credentials that are passed through is what the client wrote
 			// there; some registries accept any user name beside a good token.

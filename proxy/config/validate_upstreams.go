@@ -163,6 +163,10 @@ func (v *validator) credentials(at string, u Upstream) {
 		v.add(key, "%s would let every client act with Sluice's own rights, because %s: passthrough checks nobody; set credentials: passthrough, or another access.mode", mode, accessMode)
 	case mode == CredentialsPassthrough && v.Access.Mode == AccessHtpasswd:
 		v.add(key, "passthrough would send the passwords of %s: htpasswd to upstream; set access.mode: passthrough, or give this upstream credentials of its own", accessMode)
+	case mode == CredentialsPassthrough && (v.Access.Mode == AccessToken || v.Access.Mode == AccessOIDC):
+		v.add(key, "passthrough would send the tokens of %s: %s to upstream; set access.mode: passthrough, or give this upstream credentials of its own", accessMode, v.Access.Mode)
+	case mode == CredentialsPassthrough && v.Access.Mode == AccessMTLS:
+		v.add(key, "passthrough needs access.mode: passthrough, and %s is mtls, whose certificates end at Sluice; give this upstream credentials of its own", accessMode)
 	case mode == CredentialsPassthrough && v.Access.Mode == AccessNone:
 		v.add(key, "passthrough needs access.mode: passthrough, and %s is none: clients would share what only some of them may read", accessMode)
 	}
