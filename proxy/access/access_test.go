@@ -76,7 +76,9 @@ func TestEachModeChallengesInItsWay(t *testing.T) {
 		{"token, a pull", service, Scope{Repository: "a", Action: Pull}, false, `Bearer realm="https://auth.example/token",service="sluice",scope="repository:a:pull"`},
 		{"token, the catalog", service, Scope{Catalog: true}, false, `Bearer realm="https://auth.example/token",service="sluice",scope="registry:catalog:*"`},
 		{
-			"token, more than the token is for", service, Scope{Repository: "a", Action: Delete}, true,
+			"token, more than the token is for", service,
+			Scope{Repository: "a", Action: Delete},
+			true,
 			`Bearer realm="https://auth.example/token",service="sluice",scope="repository:a:delete",error="insufficient_scope"`,
 		},
 	} {
