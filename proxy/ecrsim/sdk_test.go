@@ -119,3 +119,23 @@ func TestTheSDKKnowsTheErrors(t *testing.T) {
 		t.Errorf("DescribeImages of a missing repository: %v", err)
 	}
 }
+
+func deleteRepository(t *testing.T, c *ecr.Client, name string) {
+	t.Helper()
+	if _, err := c.DeleteRepository(t.Context(), &ecr.DeleteRepositoryInput{RepositoryName: &name, Force: true}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func setMutability(t *testing.T, c *ecr.Client, name, mutability string, exclusions []string) {
+	t.Helper()
+	in := &ecr.PutImageTagMutabilityInput{RepositoryName: &name, ImageTagMutability: types.ImageTagMutability(mutability)}
+	for _, e := range exclusions {
+		in.ImageTagMutabilityExclusionFilters = append(in.ImageTagMutabilityExclusionFilters, types.ImageTagMutabilityExclusionFilter{
+			Filter: &e, FilterType: types.ImageTagMutabilityExclusionFilterTypeWildcard,
+		})
+	}
+	if _, err := c.PutImageTagMutability(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -3,9 +3,10 @@ package ecrsim
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"net/http"
 	"strconv"
@@ -26,6 +27,7 @@ type session struct {
 
 	mu       sync.Mutex // one request at a time
 	w        distribution.BlobWriter
+	hash     hash.Hash // of all bytes so far: distribution logs a mismatch as an error of its own, through logrus
 	ended    bool
 	size     int64 // kept here, since the writer of the inmemory driver leaves out what it buffers
 	parts    int
@@ -79,7 +81,7 @@ func (c *call) newSession() (id string, u *session, f *failure) {
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 	h := hex.EncodeToString(b[:])
 	id = strings.Join([]string{h[:8], h[8:12], h[12:16], h[16:20], h[20:]}, "-")
-	u = &session{repo: c.repo, w: w}
+	u = &session{repo: c.repo, w: w, hash: sha256.New()}
 	c.mu.Lock()
 	c.sessions[id] = u
 	c.mu.Unlock()
@@ -159,7 +161,7 @@ func (c *call) append(u *session) *failure {
 		return f
 	}
 	limits := c.sw.Limits.withDefaults()
-	n, err := u.w.ReadFrom(io.LimitReader(c.r.Body, limits.LayerBytes-stored+1))
+	n, err := u.w.ReadFrom(io.TeeReader(io.LimitReader(c.r.Body, limits.LayerBytes-stored+1), u.hash))
 	switch {
 	case err != nil && c.r.Context().Err() != nil:
 		return &failure{cut: true} // the client has gone
@@ -233,20 +235,18 @@ func (c *call) finish(id string, u *session) *failure {
 		f.cut = c.sw.SmallPartCuts
 		return f
 	}
-	size := u.size
-	_, err = u.w.Commit(context.WithoutCancel(c.r.Context()), v1.Descriptor{Digest: want})
-	c.end(id, u, err != nil)
-	var other distribution.ErrBlobInvalidDigest
-	switch {
-	case errors.As(err, &other):
+	if digest.NewDigest(digest.SHA256, u.hash) != want {
+		c.end(id, u, true)
 		return otherLayerDigest()
-	case err != nil:
+	}
+	_, err = u.w.Commit(context.WithoutCancel(c.r.Context()), v1.Descriptor{Digest: want})
+	if c.end(id, u, err != nil); err != nil {
 		return broken("store a layer", err)
 	}
 	c.mu.Lock()
 	r := c.repositories[c.repo]
 	if r != nil && r.layers[want.String()] == nil {
-		r.layers[want.String()] = &layer{size: size}
+		r.layers[want.String()] = &layer{size: u.size}
 	}
 	c.mu.Unlock()
 	if r == nil {
