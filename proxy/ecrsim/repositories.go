@@ -56,7 +56,7 @@ const (
 )
 
 // The pattern of the API reference of CreateRepository, which also wants a letter first.
-var repositoryPattern = regexp.MustCompile(`^[a-z][a-z0-9]*(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*$`)
+var repositoryPattern = regexp.MustCompile(`^[a-z][a-z0-9]*(?:[._-][a-z0-9]+)*(?:/[a-z0-9]+(?:[._-][a-z0-9]+)*)*$`)
 
 func checkRepository(name string) *failure {
 	if len(name) < 2 || len(name) > 256 || !repositoryPattern.MatchString(name) {
