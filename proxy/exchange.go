@@ -86,6 +86,10 @@ func (ex *exchange) unreachable(q upstream.Request, err error) error {
 		return bodyError(ex, err)
 	case errors.Is(err, upstream.ErrRenewed):
 		return transient(err, "the token that sluice sends for repository %s ended while the body was on its way; sluice signs in again, try again", ex.repo)
+	case errors.Is(err, upstream.ErrThrottled):
+		return transient(err, "%v; try again", err)
+	case errors.Is(err, upstream.ErrCreate):
+		return refuse(http.StatusForbidden, codeDenied, "%v", err).because(err)
 	case errors.Is(err, upstream.ErrCredentials):
 		return refuse(http.StatusForbidden, codeDenied, "sluice has no credentials for the registry behind repository %s: %v; check upstreams[].credentials of sluice, not your own login", ex.repo, err).because(err)
 	}

@@ -125,6 +125,16 @@ func (p *Proxy) newUpstream(u *config.Upstream) (*behind, error) {
 		URL: u.URL, Credentials: upstream.Mode(p.cfg.CredentialsOf(*u)), Username: u.Username, Password: u.ReadPassword,
 		CA: u.CA, Hosts: u.Hosts, Redirects: string(u.Redirects), Rates: u.Rates, Logger: p.log, Observer: p.observe.Upstream(hostOf(u.URL)),
 	}
+	if c := u.CreateRepositories; c.Enabled {
+		lifecycle, policy, err := c.ReadPolicies()
+		if err != nil {
+			return nil, err
+		}
+		o.CreateRepositories = &upstream.RepositorySettings{
+			Repositories: c.Repositories, TagMutability: string(c.TagMutability), TagExclusions: c.TagExclusions,
+			Encryption: string(c.Encryption), KMSKey: c.KMSKey, Tags: c.Tags, LifecyclePolicy: lifecycle, RepositoryPolicy: policy,
+		}
+	}
 	if u.URL == config.Embedded {
 		handler, closeEmbedded, err := upstream.NewEmbedded(context.Background(), p.embeddedRoot(), p.log)
 		if err != nil {

@@ -114,9 +114,20 @@ type Upstream struct {
 // Embedded as an upstream's URL is the registry inside the process.
 const Embedded = "embedded"
 
-// CreateRepositories is not available in this version.
+// CreateRepositories says whether Sluice makes repositories that a push finds missing, and with what.
+// It is for private registries of Amazon ECR. Empty settings are ECR's own defaults.
 type CreateRepositories struct {
-	Enabled bool `yaml:"enabled"`
+	Enabled              bool              `yaml:"enabled"`
+	Repositories         []string          `yaml:"repositories"`   // globs of upstream's names; none: all
+	TagMutability        TagMutability     `yaml:"tag_mutability"` // "" or one of four
+	TagExclusions        []string          `yaml:"tag_exclusions"`
+	Encryption           Encryption        `yaml:"encryption"` // "" or one of three
+	KMSKey               string            `yaml:"kms_key"`
+	Tags                 map[string]string `yaml:"tags"`
+	LifecyclePolicy      string            `yaml:"lifecycle_policy"`      // JSON
+	LifecyclePolicyFile  string            `yaml:"lifecycle_policy_file"` // or a file with it
+	RepositoryPolicy     string            `yaml:"repository_policy"`
+	RepositoryPolicyFile string            `yaml:"repository_policy_file"`
 }
 
 // Rule overrides settings for the repositories that match one of its globs.
@@ -164,6 +175,8 @@ type (
 	SignedOriginals     string
 	StoreTo             string
 	OnStorageError      string
+	TagMutability       string
+	Encryption          string
 )
 
 const (
@@ -202,6 +215,15 @@ const (
 	StorageErrorReject  OnStorageError = "reject"
 	StorageErrorForward OnStorageError = "forward"
 	StorageErrorStrip   OnStorageError = "strip"
+
+	Mutable                TagMutability = "MUTABLE"
+	Immutable              TagMutability = "IMMUTABLE"
+	MutableWithExclusion   TagMutability = "MUTABLE_WITH_EXCLUSION"
+	ImmutableWithExclusion TagMutability = "IMMUTABLE_WITH_EXCLUSION"
+
+	EncryptionAES256  Encryption = "AES256"
+	EncryptionKMS     Encryption = "KMS"
+	EncryptionKMSDSSE Encryption = "KMS_DSSE"
 )
 
 // Default is the configuration without a file, flags or environment.

@@ -49,6 +49,16 @@ func (c *Config) CheckFiles() error {
 		at := fmt.Sprintf("upstreams[%d]", i)
 		file(at+".ca", u.CA)
 		file(at+".password_file", u.PasswordFile)
+		for _, p := range u.CreateRepositories.policies() {
+			if p.file == "" {
+				continue
+			}
+			if text, err := p.read(); err != nil {
+				add(at+".create_repositories."+p.key+"_file", "%v; name a file with a policy that this user can read", err)
+			} else if err := p.check(text); err != nil {
+				add(at+".create_repositories."+p.key+"_file", "%s %v", p.file, err)
+			}
+		}
 		if c.CredentialsOf(u) != CredentialsBasic {
 			continue
 		}

@@ -51,9 +51,7 @@ func (v *validator) upstreams() {
 		if u.CA != "" && strings.HasPrefix(u.URL, "http://") {
 			v.add(at+".ca", "is for https, and %s is plain http; change one of them", v.source.where(at+".url"))
 		}
-		if u.CreateRepositories.Enabled {
-			v.add(at+".create_repositories.enabled", "true %s; create the repositories beforehand", later)
-		}
+		v.createRepositories(at, u)
 		v.rates(at, u)
 	}
 }

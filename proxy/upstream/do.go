@@ -26,17 +26,18 @@ func (r *Registry) mute() { r.mutedUntil.Store(r.now().Add(muteFor).UnixNano()) 
 
 // Do sends a request. Any status is a response, 401 of Passthrough and of credentials that do not
 // suffice included; the caller closes its body. Errors: ErrUnreachable, ErrCredentials, ErrRenewed,
-// ErrHost, ErrBody, or a request that cannot be built.
+// ErrHost, ErrBody, ErrCreate, ErrThrottled, or a request that cannot be built.
 //
 // While a streamed Body is being read, a failing registry ends the request only when the pending
 // Read of the Body returns; cancelling ctx must end that Read too, as a server's request body does.
 func (r *Registry) Do(ctx context.Context, q Request) (*http.Response, error) {
-	resp, err := r.planned(ctx, q)
+	resp, err := r.send(ctx, q)
 	r.ended(ctx, resp, err)
 	return resp, err
 }
 
-func (r *Registry) planned(ctx context.Context, q Request) (*http.Response, error) {
+// once is Do without what is put around it.
+func (r *Registry) once(ctx context.Context, q Request) (*http.Response, error) {
 	p, err := r.plan(q)
 	if err != nil {
 		return nil, err

@@ -73,7 +73,7 @@ func (s *ecrSource) token(ctx context.Context, cfg aws.Config) (token string, ex
 		}
 		return aws.ToString(out.AuthorizationData.AuthorizationToken), aws.ToTime(out.AuthorizationData.ExpiresAt), nil
 	}
-	out, err := ecr.NewFromConfig(cfg, s.endpoint).GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
+	out, err := ecr.NewFromConfig(cfg, s.ecr.endpoint).GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
 	if err != nil {
 		return "", expires, awsError(s.host, cfg.Region, "ecr:GetAuthorizationToken", err)
 	}
@@ -85,16 +85,16 @@ func (s *ecrSource) token(ctx context.Context, cfg aws.Config) (token string, ex
 
 // endpoint chooses the API that belongs to the registry's host: FIPS for FIPS, dual stack for dual
 // stack. One of the operator's own (AWS_ENDPOINT_URL_ECR) is taken as it is; the SDK refuses both at once.
-func (s *ecrSource) endpoint(o *ecr.Options) {
+func (h ECRHost) endpoint(o *ecr.Options) {
 	if o.BaseEndpoint != nil {
 		o.EndpointOptions.UseFIPSEndpoint = aws.FIPSEndpointStateDisabled
 		o.EndpointOptions.UseDualStackEndpoint = aws.DualStackEndpointStateDisabled
 		return
 	}
-	if s.ecr.FIPS {
+	if h.FIPS {
 		o.EndpointOptions.UseFIPSEndpoint = aws.FIPSEndpointStateEnabled
 	}
-	if s.ecr.DualStack {
+	if h.DualStack {
 		o.EndpointOptions.UseDualStackEndpoint = aws.DualStackEndpointStateEnabled
 	}
 }

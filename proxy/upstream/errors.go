@@ -26,6 +26,11 @@ var (
 	// ErrRenewed is a request whose body was on its way when the registry refused the token. The next
 	// one is sent with a new token.
 	ErrRenewed = errors.New("upstream token expired while a body was sent")
+	// ErrCreate is a missing repository that cannot be made: a right is missing, a setting is refused, or
+	// there are no credentials for the registry's own API.
+	ErrCreate = errors.New("repository cannot be made")
+	// ErrThrottled is the registry's own API that takes no more requests now.
+	ErrThrottled = errors.New("upstream throttles its API")
 	// ErrBody is the request's own body that could not be read to its end: the client's fault or absence.
 	ErrBody = errors.New("request body not readable to its end")
 )

@@ -88,8 +88,10 @@ func errorKind(ctx context.Context, err error) string {
 		return "canceled"
 	case errors.Is(err, ErrBody):
 		return "body"
-	case errors.Is(err, ErrCredentials):
+	case errors.Is(err, ErrCredentials), errors.Is(err, ErrCreate):
 		return "credentials"
+	case errors.Is(err, ErrThrottled):
+		return "throttled"
 	case errors.Is(err, ErrHost):
 		return "host"
 	case errors.As(err, &dns):

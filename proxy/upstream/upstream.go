@@ -26,8 +26,11 @@ type Options struct {
 	Rates       map[string]int         // requests per second by action (put_image, ...), laid over the quotas of an ECR host; 0: no limit
 	Logger      *slog.Logger           // nil: none
 	Observer    Observer               // nil: none
-	Embedded    http.Handler           // the registry is this handler, in this process
-	Transport   http.RoundTripper      // nil: one of our own; for tests
+
+	CreateRepositories *RepositorySettings // nil: a push to a missing repository fails; for private registries of Amazon ECR
+
+	Embedded  http.Handler      // the registry is this handler, in this process
+	Transport http.RoundTripper // nil: one of our own; for tests
 }
 
 // Registry is one registry. It is safe for concurrent use; nothing but its rates limits how many requests are under way.
@@ -40,6 +43,8 @@ type Registry struct {
 	transport http.RoundTripper
 	auth      *authorizer
 	pace      *pacer
+	send      sender
+	creating  *creating // nil: off
 	server    io.Closer // the embedded one's
 	observer  Observer  // may be nil
 
@@ -117,6 +122,16 @@ func New(o Options) (*Registry, error) {
 		// Every request needs it, so that the first 401 would only cost a round trip, and a streamed body.
 		r.auth.service = service{scheme: "basic"}
 	}
+	r.send = r.once
+	if o.CreateRepositories != nil {
+		c, err := r.newCreator(o.CreateRepositories)
+		if err != nil {
+			stop()
+			return nil, err
+		}
+		r.creating = newCreating(r, r.send, c, o.CreateRepositories.Repositories)
+		r.send = r.creating.send
+	}
 	return r, nil
 }
 
@@ -126,11 +141,14 @@ func (r *Registry) Passthrough() bool { return r.mode == Passthrough }
 // Host is the registry's host as it is connected to, for logs and messages.
 func (r *Registry) Host() string { return r.base.Host }
 
-// Close ends token fetches and waits for their end, and ends idle connections and the embedded registry's
+// Close ends the making of repositories, ends token fetches and waits for their end, and ends idle connections and the embedded registry's
 // server. Requests that are under way to a remote registry are left alone, but get no new credentials. A
 // Docker credential helper or an AWS credential process that is still running is not waited for: nothing
 // can end it.
 func (r *Registry) Close() error {
+	if r.creating != nil {
+		r.creating.close()
+	}
 	r.auth.close()
 	if t, ok := r.transport.(interface{ CloseIdleConnections() }); ok {
 		t.CloseIdleConnections()
