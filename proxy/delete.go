@@ -38,6 +38,9 @@ func (ex *exchange) deleteManifest() error {
 			return err
 		}
 	}
+	if resp.StatusCode < 300 {
+		ex.deletedEvent(ref)
+	}
 	ex.passResponse(resp)
 	return nil
 }

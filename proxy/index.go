@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"sluice/filters"
@@ -59,6 +60,7 @@ func (ex *exchange) putIndex(ref string, doc *ocidoc.Document, contentType strin
 	ex.logPush("pushed", ref, rw, ex.p.now().Sub(start))
 	ex.seen.became(observe.PushRewritten)
 	if rw.forwarded != "" {
+		ex.pushedEvent(ref, rw.forwarded, rw.mediaType, rw.size, doc)
 		ex.tellForwarded(received(ref, doc), rw.forwarded)
 	}
 	return ex.answerManifest(ref, doc)
@@ -279,16 +281,28 @@ func (ex *exchange) fetchManifest(digest string) (*ocidoc.Document, error) {
 // logPush writes the one line of a finished push.
 func (ex *exchange) logPush(message, ref string, rw *rewriting, took time.Duration) {
 	taken := make([]string, 0, len(rw.plan.Taken))
+	var predicates []string
+	var bytes int64
 	for _, t := range rw.plan.Taken {
 		taken = append(taken, t.Entry.Digest)
+		bytes += t.Entry.Size
+		for _, l := range t.Manifest.Layers {
+			bytes += l.Size
+		}
+		for _, p := range predicateTypes(t.Manifest) {
+			if p = clip(p); !slices.Contains(predicates, p) {
+				predicates = append(predicates, p)
+			}
+		}
 		if ex.p.cfg.DryRun {
 			continue // nothing is taken
 		}
 		ex.p.observe.Taken(string(t.Verdict.Action), predicateTypes(t.Manifest))
 	}
 	attrs := []any{
-		"reference", ref, "original", rw.doc.Digest(), "forwarded", rw.forwarded,
-		"action", rw.policy.Attestations, "rule", ex.rule.Name, "taken", taken, "took", took,
+		"reference", ref, "original", rw.doc.Digest(), "size", len(rw.doc.Bytes), "forwarded", rw.forwarded, "forwarded_size", rw.size,
+		"action", rw.policy.Attestations, "rule", ex.rule.Name,
+		"taken", taken, "taken_bytes", bytes, "predicate_types", predicates, "identity", ex.id.Name, "took", took,
 	}
 	ex.log.Info(message, attrs...)
 }

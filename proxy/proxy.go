@@ -54,6 +54,12 @@ type Proxy struct {
 	progress     *progress
 	fallbackTags keyedMutex
 	observe      *observe.Metrics
+	events       *observe.Events // nil: nobody listens
+	health       []*health       // of upstreams, in their order
+	source       string          // the host, for events
+	instance     string          // the process, for events
+	life         context.Context // ends with Close
+	die          context.CancelFunc
 	handler      http.Handler
 	closing      atomic.Bool
 	background   sync.WaitGroup // cancelling of sessions; Close waits for it
@@ -70,6 +76,8 @@ func New(o Options) (*Proxy, error) {
 	if p.now == nil {
 		p.now = time.Now
 	}
+	p.life, p.die = context.WithCancel(context.Background())
+	p.source, p.instance = sourceName(p.cfg.Listen), newID()
 	p.authority = newAuthority(p.now)
 	if err := p.open(o.Storage); err != nil {
 		return nil, errors.Join(err, p.Close())
@@ -102,6 +110,10 @@ func (p *Proxy) open(driver storagedriver.StorageDriver) error {
 			return fmt.Errorf("upstream %s: %w", p.cfg.Upstreams[i].URL, err)
 		}
 		p.upstreams = append(p.upstreams, b)
+		p.health = append(p.health, newHealth(p, b.registry))
+	}
+	if p.events, err = newEvents(p, p.cfg.Notifications); err != nil {
+		return fmt.Errorf("notifications: %w", err)
 	}
 	return nil
 }
@@ -209,7 +221,11 @@ func (p *Proxy) Handler() http.Handler { return p.handler }
 
 // Close releases connections and the embedded registry.
 func (p *Proxy) Close() error {
+	p.die()
 	p.background.Wait()
+	if p.events != nil {
+		p.events.Close(p.life) // Run has delivered what it could
+	}
 	var errs []error
 	for i := len(p.closers) - 1; i >= 0; i-- {
 		errs = append(errs, p.closers[i]())

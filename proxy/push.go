@@ -122,8 +122,10 @@ func (ex *exchange) forward(ref string, doc *ocidoc.Document, contentType string
 	ex.forgetTag(ref, doc)
 	ex.seen.became(observe.PushForwarded)
 	if !digestRef(ref) {
-		ex.log.Info("pushed", "reference", ref, "digest", doc.Digest(), "action", ex.action(), "rule", ex.rule.Name, "took", ex.p.now().Sub(start))
+		ex.log.Info("pushed", "reference", ref, "digest", doc.Digest(), "size", len(doc.Bytes), "action", ex.action(), "rule", ex.rule.Name,
+			"identity", ex.id.Name, "took", ex.p.now().Sub(start))
 	}
+	ex.pushedEvent(ref, received(ref, doc), mediaTypeOf(doc), int64(len(doc.Bytes)), nil)
 	return ex.answerManifest(ref, doc)
 }
 

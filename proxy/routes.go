@@ -137,6 +137,9 @@ func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, repo string, ac
 		rule: p.cfg.Rule(repo), log: p.log.With("repository", repo),
 	}
 	ex.seen.repo, ex.seen.identity = repo, id.Name
+	if p.cfg.AccessLog {
+		ex.seen.reference = referred(r)
+	}
 	if u.Passthrough() {
 		ex.auth = r.Header.Get("Authorization")
 	}

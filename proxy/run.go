@@ -11,9 +11,6 @@ import (
 	"net/http/pprof"
 	"sync"
 	"time"
-
-	"sluice/filters"
-	"sluice/proxy/quarantine"
 )
 
 const (
@@ -130,6 +127,9 @@ func (p *Proxy) shutdown(servers []*http.Server) error {
 			errs = append(errs, err)
 		}
 	}
+	if p.events != nil {
+		p.events.Close(ctx) // what the last pushes told
+	}
 	return errors.Join(errs...)
 }
 
@@ -146,20 +146,4 @@ func (p *Proxy) admin() http.Handler {
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	}
 	return mux
-}
-
-// readyz is no while shutting down and when storage cannot be read.
-func (p *Proxy) readyz(w http.ResponseWriter, r *http.Request) {
-	if p.closing.Load() {
-		http.Error(w, "shutting down", http.StatusServiceUnavailable)
-		return
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
-	defer cancel()
-	if _, err := p.quarantine.TagOriginal(ctx, "readyz", "none", filters.EmptyDigest); err != nil && !errors.Is(err, quarantine.ErrNotFound) {
-		p.log.Error("not ready", "reason", err)
-		http.Error(w, "storage cannot be read, see the log", http.StatusServiceUnavailable)
-		return
-	}
-	_, _ = w.Write([]byte("ok\n"))
 }

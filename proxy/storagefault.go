@@ -100,6 +100,7 @@ func (ex *exchange) stripOnly(ref string, doc *ocidoc.Document, policy filters.P
 	}
 	ex.logPush("pushed without keeping attestations, since storage failed", ref, rw, 0)
 	ex.seen.became(observe.PushRewritten)
+	ex.pushedEvent(ref, rw.forwarded, rw.mediaType, rw.size, doc)
 	ex.tellForwarded(received(ref, doc), rw.forwarded)
 	return ex.answerManifest(ref, doc)
 }

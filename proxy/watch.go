@@ -26,6 +26,11 @@ type watched struct {
 
 	repo     string
 	identity string
+
+	// for the access log and traces
+	reference string
+	trace     string
+	body      *arrives
 }
 
 // watch counts every request, whatever becomes of it.
@@ -34,6 +39,12 @@ func (p *Proxy) watch(next http.Handler) http.Handler {
 		start := time.Now()
 		seen := &watched{ResponseWriter: w}
 		p.observe.Arrived()
+		if p.cfg.AccessLog {
+			seen.body = &arrives{ReadCloser: r.Body}
+			if r.Body != http.NoBody {
+				r.Body = seen.body
+			}
+		}
 		whole := false
 		defer func() {
 			if !whole {
@@ -47,6 +58,9 @@ func (p *Proxy) watch(next http.Handler) http.Handler {
 }
 
 func (p *Proxy) seen(seen *watched, r *http.Request, took time.Duration) {
+	if seen.body != nil {
+		p.logAccess(seen, r, took)
+	}
 	p.observe.Left(seen.route, r.Method, seen.status, took, seen.written)
 	if seen.manifest {
 		result := seen.pushed

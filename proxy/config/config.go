@@ -25,6 +25,8 @@ type Config struct {
 	TLS             TLS             `yaml:"tls"`
 	Admin           string          `yaml:"admin"` // "" = off
 	Pprof           bool            `yaml:"pprof"`
+	AccessLog       bool            `yaml:"access_log"`
+	Notifications   Notifications   `yaml:"notifications"`
 	Access          Access          `yaml:"access"`
 	Upstreams       []Upstream      `yaml:"upstreams"`
 	Attestations    filters.Action  `yaml:"attestations"`

@@ -139,6 +139,8 @@ func (d *decoder) sequence(n *yaml.Node, v reflect.Value, key string, line int) 
 			*x = defaultUpstream("")
 		case *OIDCIssuer:
 			*x = defaultIssuer()
+		case *Endpoint:
+			*x = defaultEndpoint()
 		}
 		d.value(item, v.Index(i), key+"["+strconv.Itoa(i)+"]")
 	}

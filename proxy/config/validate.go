@@ -34,6 +34,7 @@ func (c *Config) mistakes() Mistakes {
 	v.settings()
 	v.rules()
 	v.state()
+	v.notifications()
 	return v.found
 }
 

@@ -3,13 +3,15 @@ package observe
 import "github.com/prometheus/client_golang/prometheus"
 
 type eventMetrics struct {
-	total   *prometheus.CounterVec
-	pending *prometheus.GaugeVec
+	total    *prometheus.CounterVec
+	failures *prometheus.CounterVec
+	pending  *prometheus.GaugeVec
 }
 
 func newEventMetrics(m *Metrics) eventMetrics {
 	return eventMetrics{
-		total:   m.counters("sluice_events_total", "Events for the endpoints of `notifications`, by the endpoint's name and what became of them.", "endpoint", "result"),
-		pending: m.gauges("sluice_events_pending", "Events that wait to be delivered.", "endpoint"),
+		total:    m.counters("sluice_events_total", "Events for the endpoints of notifications, by what became of them.", "endpoint", "result"),
+		failures: m.counters("sluice_event_failures_total", "Attempts to deliver an event that failed and were repeated.", "endpoint"),
+		pending:  m.gauges("sluice_events_pending", "Events that wait to be delivered.", "endpoint"),
 	}
 }

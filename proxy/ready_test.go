@@ -1,0 +1,69 @@
+package proxy_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/proxy/config"
+	"sluice/proxy/proxytest"
+)
+
+func (r *rig) ready() (int, string) {
+	w := httptest.NewRecorder()
+	r.proxy.Admin().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+	r.proxy.Settle() // the check behind it
+	return w.Code, w.Body.String()
+}
+
+func TestReadyzNamesTheUpstreamThatIsGoneAndDoesNotFlap(t *testing.T) {
+	var status, asked atomic.Int64
+	status.Store(http.StatusUnauthorized)
+	second := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+		w.WriteHeader(int(status.Load()))
+	}))
+	defer second.Close()
+	host := strings.TrimPrefix(second.URL, "http://")
+	now := time.Now()
+	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), clock(func() time.Time { return now }), with(func(c *config.Config) {
+		c.Upstreams = append(c.Upstreams, config.Upstream{Prefix: "two", URL: second.URL, Credentials: config.CredentialsAnonymous, Redirects: config.RedirectsPass})
+	}))
+	check := func(want int, line string) {
+		t.Helper()
+		if code, body := r.ready(); code != want || !strings.Contains(body, line+"\n") || !strings.Contains(body, "ok storage\n") {
+			t.Errorf("%d %q, want %d and %q", code, body, want, line)
+		}
+	}
+	check(200, "ok upstream "+host)
+	for range 20 {
+		check(200, "ok upstream "+host)
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("upstream was asked %d times within 10 s", n)
+	}
+	status.Store(http.StatusInternalServerError)
+	bad := "not ready: upstream " + host + ": answers 500 to GET /v2/, see the log"
+	now = now.Add(11 * time.Second)
+	check(200, "ok upstream "+host) // the answer is the last one, the check runs behind it
+	check(200, "ok upstream "+host) // one failure is none
+	now = now.Add(11 * time.Second)
+	r.ready()
+	check(503, bad)
+	status.Store(http.StatusUnauthorized)
+	now = now.Add(11 * time.Second)
+	r.ready()
+	check(200, "ok upstream "+host)
+}
+
+func TestReadyzIsNoWithAnUpstreamThatNeverAnswered(t *testing.T) {
+	address := freeAddress(t)
+	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), with(func(c *config.Config) { c.Upstreams[0].URL = "http://" + address }))
+	if code, body := r.ready(); code != 503 || !strings.Contains(body, "not ready: upstream "+address+": ") {
+		t.Errorf("%d %q", code, body)
+	}
+}
