@@ -66,7 +66,7 @@ func (s *Store) delete(ctx context.Context, repo, attestation string) error {
 			if shared[d] {
 				continue
 			}
-			for _, k := range []kind{blobKind, documentKind} {
+			for _, k := range []kind{blobKind, elsewhereKind, documentKind} {
 				p, err := digestPath(repo, k, d)
 				if err != nil {
 					return err

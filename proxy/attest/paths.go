@@ -17,6 +17,7 @@ type kind string
 const (
 	documentKind  kind = "_documents"
 	blobKind      kind = "_blobs"
+	elsewhereKind kind = "_elsewhere"
 	recordKind    kind = "_records"
 	subjectKind   kind = "_subjects"
 	originalKind  kind = "_originals"

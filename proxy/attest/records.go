@@ -34,6 +34,11 @@ type Record struct {
 	// Needs are digests of further blobs and documents that belong to it, such as the attestation manifest's config.
 	// They are deleted with the last record that names them.
 	Needs []string `json:"needs,omitempty"`
+
+	// Repository is where the statements are, by the name that clients use, and Placed the digest of the manifest that
+	// holds them there. Both are empty when they are kept here.
+	Repository string `json:"repository,omitempty"`
+	Placed     string `json:"placed,omitempty"`
 }
 
 // Statement is one layer of an attestation manifest.
@@ -59,7 +64,7 @@ func (r Record) check() error {
 		return err
 	}
 	digests := slices.Clone(r.Needs)
-	for _, d := range []string{r.Subject, r.Original, r.Derived} {
+	for _, d := range []string{r.Subject, r.Original, r.Derived, r.Placed} {
 		if d != "" {
 			digests = append(digests, d)
 		}
@@ -69,6 +74,11 @@ func (r Record) check() error {
 	}
 	for _, d := range digests {
 		if err := objects.CheckDigest(d); err != nil {
+			return err
+		}
+	}
+	if r.Repository != "" {
+		if err := objects.CheckRepository(r.Repository); err != nil {
 			return err
 		}
 	}
@@ -194,6 +204,28 @@ func (s *Store) find(ctx context.Context, repo, what, folder string, wanted func
 		return cmp.Or(b.At.Compare(a.At), cmp.Compare(a.Attestation, b.Attestation),
 			cmp.Compare(a.Original, b.Original), cmp.Compare(a.Tag, b.Tag), cmp.Compare(a.Subject, b.Subject))
 	})
+	return records, nil
+}
+
+// ByAttestation finds the records of one attestation, in no order. None is no error.
+func (s *Store) ByAttestation(ctx context.Context, repo, attestation string) ([]Record, error) {
+	folder, err := digestPath(repo, recordKind, attestation)
+	var names, paths []string
+	if err == nil {
+		names, err = s.storage.List(ctx, folder)
+	}
+	for _, name := range names {
+		if keyGrammar.MatchString(name) {
+			paths = append(paths, folder+"/"+name)
+		}
+	}
+	var records []Record
+	if err == nil {
+		records, err = s.readRecords(ctx, paths)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for records of attestation %s in repository %s: %w", objects.Shortened(attestation), repo, err)
+	}
 	return records, nil
 }
 

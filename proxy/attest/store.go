@@ -1,6 +1,10 @@
 // Package attest keeps what a rule with `attestations: store` takes out of a push, for good: the originals, the
 // attestation manifests, their statements, and records by which they are found again.
 //
+// With `store.to: repository` or `referrers` the statements, which are nearly all of the bytes, are in a registry, and
+// a note here says in which repository. The rest stays here with every destination: an original can be served by its
+// digest only from its own bytes, since no registry has them, and so can the attestation manifests that it lists.
+//
 // # The model
 //
 // Everything lives below one prefix of a storage driver of the distribution registry, per repository, content-addressed,
@@ -8,6 +12,7 @@
 //
 //	/attestations/<repository>/_documents/<algorithm>/<hex>      media type, line feed, exact bytes
 //	/attestations/<repository>/_blobs/<algorithm>/<hex>          statements, configs
+//	/attestations/<repository>/_elsewhere/<algorithm>/<hex>      in which repository a statement is, if not here
 //	/attestations/<repository>/_records/<attestation>/<key>      one record for every time an attestation was pushed
 //	/attestations/<repository>/_subjects/<image>/<attestation>-<key>     the same record, by image,
 //	/attestations/<repository>/_originals/<original>/<attestation>-<key>     by original

@@ -75,7 +75,7 @@ type stored struct {
 }
 
 func (s *Store) sweepable(ctx context.Context, olderThan time.Time) (map[string]*sweepable, error) {
-	looked := []kind{documentKind, blobKind, stagingKind, asideKind}
+	looked := []kind{documentKind, blobKind, elsewhereKind, stagingKind, asideKind}
 	files, err := s.storage.Files(ctx, "/"+root, func(folder string) bool {
 		return strings.HasPrefix(folder, "_") && !slices.Contains(looked, kind(folder))
 	})
@@ -100,7 +100,7 @@ func (s *Store) sweepable(ctx context.Context, olderThan time.Time) (map[string]
 			if digest, ok := objects.DigestOfTail(tail); ok {
 				in.aside = append(in.aside, stored{FileInfo: f, kind: kind("_" + name), digest: digest, day: on})
 			}
-		case documentKind, blobKind:
+		case documentKind, blobKind, elsewhereKind:
 			if digest, ok := objects.DigestOfTail(rest); ok {
 				if f.ModTime().Before(olderThan) {
 					in.old = append(in.old, stored{FileInfo: f, kind: k, digest: digest})
@@ -202,9 +202,10 @@ func (w *sweeper) treat(ctx context.Context, repo string, o stored, kept bool) e
 		return err
 	}
 	w.swept.Bytes += o.Size()
-	if o.kind == documentKind {
+	switch o.kind {
+	case documentKind:
 		w.swept.Documents++
-	} else {
+	case blobKind:
 		w.swept.Blobs++
 	}
 	return nil
