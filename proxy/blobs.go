@@ -149,7 +149,7 @@ func (ex *exchange) findBlob(digest string) (*held, error) {
 	}
 	size, err = a.StatBlob(ctx, ex.repo, digest)
 	if errors.Is(err, attest.ErrNotFound) {
-		return nil, nil
+		return ex.elsewhere(digest)
 	}
 	if err != nil {
 		return nil, err

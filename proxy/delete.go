@@ -3,8 +3,10 @@ package proxy
 import (
 	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/gorilla/mux"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"sluice/filters"
 	"sluice/filters/ocidoc"
@@ -94,13 +96,22 @@ func (ex *exchange) deleteLocal(digest string) (done bool, err error) {
 }
 
 func (ex *exchange) cannotDelete(digest string, err error) error {
+	var f *Failure
+	var p *passed
+	if errors.As(err, &f) || errors.As(err, &p) {
+		return err // a registry's refusal, which says why
+	}
 	return ex.storageTransient(err, "%s of repository %s could not be deleted: the storage of sluice failed, see its log; try again", digest, ex.repo)
 }
 
-// deleteAttestation removes an attestation from wherever it is kept: what is left in quarantine
-// would be taken for one that no index named when its generation is swept, and kept.
+// deleteAttestation removes an attestation from wherever it is kept: from the registry first, since the record that
+// says where it is there goes here. What is left in quarantine would be taken for one that no index named when its
+// generation is swept, and kept.
 func (ex *exchange) deleteAttestation(digest string, m *ocidoc.Document) error {
 	attestation := ex.attestationOf(digest, m)
+	if err := ex.deletePlaced(attestation); err != nil {
+		return err
+	}
 	if err := ex.p.attest.Delete(ex.ctx(), ex.repo, attestation); err != nil && !errors.Is(err, attest.ErrNotFound) {
 		return err
 	}
@@ -111,6 +122,64 @@ func (ex *exchange) deleteAttestation(digest string, m *ocidoc.Document) error {
 		}
 	}
 	return q.DeleteManifest(ex.ctx(), ex.repo, attestation)
+}
+
+// deletePlaced removes an attestation from the registries that it was stored in, and from their referrers tags.
+func (ex *exchange) deletePlaced(attestation string) error {
+	records, err := ex.p.attest.ByAttestation(ex.ctx(), ex.repo, attestation)
+	if err != nil {
+		return err
+	}
+	done := map[string]bool{}
+	for _, r := range records {
+		key := r.Repository + "@" + r.Placed
+		if r.Repository == "" || done[key] {
+			continue
+		}
+		done[key] = true
+		at, err := ex.at(r.Repository)
+		if err != nil {
+			return err
+		}
+		if err := at.deleteReferrer(r.Placed, r.Subject, ex.repo); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deleteReferrer deletes a manifest, and what lists it in its image's referrers tag: registries do that by themselves
+// only for what their API lists.
+func (ex *exchange) deleteReferrer(digest, subject, of string) error {
+	resp, err := ex.do(upstream.Request{Method: http.MethodDelete, Path: manifestPath(digest), Push: true})
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode == http.StatusUnauthorized && ex.up.Passthrough() {
+		return &passed{resp}
+	}
+	if resp.StatusCode >= 300 && resp.StatusCode != http.StatusNotFound {
+		status := resp.StatusCode
+		text := (&passed{resp}).Error()
+		discard(resp)
+		if status == http.StatusTooManyRequests || status >= 500 {
+			return transient(errors.New(text), "attestation %s of repository %s could not be deleted in repository %s: its registry answered %s; try again", digest, of, ex.repo, resp.Status)
+		}
+		if status == http.StatusUnauthorized {
+			status = http.StatusForbidden
+		}
+		return refuse(status, codeUnsupported, "attestation %s of repository %s could not be deleted in repository %s: its registry answered %s; "+
+			"allow deletes there, or delete it there by hand first; nothing was deleted", digest, of, ex.repo, resp.Status)
+	}
+	discard(resp)
+	return ex.unlist(subject, digest)
+}
+
+// unlist takes a manifest out of the referrers tag of its image, if there is one.
+func (ex *exchange) unlist(subject, digest string) error {
+	return ex.changeFallback(subject, func(list []ocispec.Descriptor) []ocispec.Descriptor {
+		return slices.DeleteFunc(list, func(d ocispec.Descriptor) bool { return d.Digest.String() == digest })
+	})
 }
 
 // attestationOf is the attestation behind a derived referrer: the two are one thing to a client.

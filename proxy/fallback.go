@@ -3,7 +3,6 @@ package proxy
 import (
 	"encoding/json"
 	"net/http"
-	"slices"
 	"sync"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -33,9 +32,7 @@ func (ex *exchange) dropReferrer(subject, digest string) error {
 	if has, err := ex.upstreamHasReferrers(subject); has || err != nil {
 		return err
 	}
-	return ex.changeFallback(subject, func(list []ocispec.Descriptor) []ocispec.Descriptor {
-		return slices.DeleteFunc(list, func(d ocispec.Descriptor) bool { return d.Digest.String() == digest })
-	})
+	return ex.unlist(subject, digest)
 }
 
 // changeFallback changes upstream's referrers tag of a subject, one change at a time.

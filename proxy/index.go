@@ -108,9 +108,15 @@ func (ex *exchange) apply(ref string, rw *rewriting) error {
 		if err := ex.putRewritten(ref, rw); err != nil {
 			return err
 		}
+		if _, fallback := filters.ParseFallbackTag(ref); fallback && ex.p.cfg.StoreIn(ex.repo) == ex.repo {
+			// The client's list has replaced the one that attestations were added to.
+			if stored, err = ex.storeTaken(rw); err != nil {
+				return err
+			}
+		}
 	}
 	if err := ex.recordStored(ref, original, stored); err != nil {
-		return &storageFailed{err}
+		return &storageFailed{cause: err}
 	}
 	if rw.plan.Empty {
 		return nil
@@ -128,7 +134,7 @@ func (ex *exchange) keepOriginal(digest string, rw *rewriting) error {
 		err = ex.p.quarantine.PutOriginal(ex.ctx(), ex.repo, digest, quarantine.Manifest{MediaType: mediaType, Bytes: rw.doc.Bytes})
 	}
 	if err != nil {
-		return &storageFailed{err}
+		return &storageFailed{cause: err}
 	}
 	return nil
 }
@@ -193,7 +199,7 @@ func (ex *exchange) recordAlias(ref, original string, rw *rewriting) error {
 	q := ex.p.quarantine
 	if !digestRef(ref) {
 		if err := q.PutTag(ex.ctx(), ex.repo, ref, rw.forwarded, original); err != nil {
-			return &storageFailed{err}
+			return &storageFailed{cause: err}
 		}
 	}
 	err := q.PutAlias(ex.ctx(), ex.repo, quarantine.Alias{
@@ -202,7 +208,7 @@ func (ex *exchange) recordAlias(ref, original string, rw *rewriting) error {
 		Action: rw.policy.Attestations, Unwrap: rw.policy.Unwrap, Rule: ex.rule.Name, Taken: rw.missingUpstream(), At: ex.p.now().UTC(),
 	})
 	if err != nil {
-		return &storageFailed{err}
+		return &storageFailed{cause: err}
 	}
 	return nil
 }
@@ -234,7 +240,7 @@ func (ex *exchange) cannotJudge(ref string, doc *ocidoc.Document, contentType st
 	if _, missing := asMissingChild(err); missing && ex.p.cfg.OnStorageError == config.StorageErrorStrip {
 		// A full disk takes no writes and says "not found" to reads: what is missing may be what was
 		// acknowledged without being kept.
-		s = &storageFailed{err}
+		s = &storageFailed{cause: err}
 	} else if !errors.As(err, &s) {
 		return ex.refuseMissing(err)
 	}

@@ -191,7 +191,7 @@ func (j *judging) child(ctx context.Context, e ocidoc.Descriptor, needed bool) (
 		return stand, true, nil
 	}
 	if missing && !ex.standIns && storageErr != nil {
-		return nil, false, &storageFailed{storageErr} // it may be one of those that storage does not give back now
+		return nil, false, &storageFailed{cause: storageErr} // it may be one of those that storage does not give back now
 	}
 	if missing && !saysAttestation(e) {
 		// Nobody has it and nothing suggests an attestation: whether an index may list it is upstream's to say.

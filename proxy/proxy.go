@@ -53,6 +53,7 @@ type Proxy struct {
 	authority    *authority
 	progress     *progress
 	fallbackTags keyedMutex
+	forms        *artifactForms
 	observe      *observe.Metrics
 	events       *observe.Events // nil: nobody listens
 	health       []*health       // of upstreams, in their order
@@ -79,6 +80,7 @@ func New(o Options) (*Proxy, error) {
 	p.life, p.die = context.WithCancel(context.Background())
 	p.source, p.instance = sourceName(p.cfg.Listen), newID()
 	p.authority = newAuthority(p.now)
+	p.forms = newArtifactForms(p.now)
 	if err := p.open(o.Storage); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}

@@ -264,7 +264,7 @@ func (ex *exchange) holdAttestation(doc *ocidoc.Document, contentType string) er
 		err := ex.storeReferrer(doc)
 		var s *storageFailed
 		if errors.As(err, &s) {
-			return ex.manifestNotKept(digest, doc, contentType, s.cause)
+			return ex.manifestNotKept(digest, doc, contentType, s)
 		}
 		if err != nil {
 			return err

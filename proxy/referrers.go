@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/gorilla/mux"
@@ -38,7 +39,7 @@ func (ex *exchange) referrers() error {
 	}
 	var index ocispec.Index
 	next := ""
-	filtered := false
+	filtered, tagged := false, false
 	switch {
 	case resp.StatusCode == http.StatusOK:
 		next = resp.Header.Get("Link")
@@ -48,12 +49,14 @@ func (ex *exchange) referrers() error {
 		}
 		if index.Manifests == nil && index.MediaType == "" {
 			// 200 with something else: no API after all
+			tagged = true
 			if index, err = ex.readFallback(digest); err != nil {
 				return err
 			}
 		}
 	case noReferrersAPI(resp.StatusCode):
 		discard(resp)
+		tagged = true
 		if index, err = ex.readFallback(digest); err != nil {
 			return err
 		}
@@ -61,11 +64,9 @@ func (ex *exchange) referrers() error {
 		return &passed{resp}
 	}
 	if next == "" { // the last page
-		stored, err := ex.storedReferrers(digest)
-		if err != nil {
+		if index.Manifests, err = ex.addStored(digest, index.Manifests, tagged); err != nil {
 			return err
 		}
-		index.Manifests = mergeDescriptors(index.Manifests, stored)
 	}
 	if want := query.Get("artifactType"); want != "" {
 		index.Manifests = ofType(index.Manifests, want)
@@ -108,30 +109,44 @@ func (ex *exchange) readFallback(digest string) (ocispec.Index, error) {
 	return index, nil
 }
 
-// storedReferrers are the attestations that `store` keeps for an image, the legacy ones as derived
-// OCI 1.1 manifests. Reading them needs authority.
-func (ex *exchange) storedReferrers(digest string) ([]ocispec.Descriptor, error) {
+// addStored adds the attestations that `store` keeps for an image, the legacy ones as derived OCI 1.1 manifests. Reading
+// them needs authority. tagged says that the list is that of upstream's referrers tag.
+func (ex *exchange) addStored(digest string, list []ocispec.Descriptor, tagged bool) ([]ocispec.Descriptor, error) {
 	records, err := ex.p.attest.BySubject(ex.ctx(), ex.repo, digest)
 	if err != nil {
 		return nil, ex.storageTransient(err, "stored attestations of %s in repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)
 	}
 	if len(records) == 0 {
-		return nil, nil
+		return list, nil
 	}
-	if may, err := ex.mayRead(); !may {
+	if may, err := ex.mayRead(); err != nil {
 		return nil, err
+	} else if !may {
+		return list, nil
 	}
-	list := make([]ocispec.Descriptor, 0, len(records))
+	placed := newPlacements(ex, digest, list, tagged)
+	var stored []ocispec.Descriptor
+	replaced := map[string]bool{}
 	for _, r := range records {
+		there, err := placed.has(r)
+		if err != nil {
+			return nil, err
+		}
+		if !there {
+			continue
+		}
 		d, ok, err := ex.referrerOf(r)
 		if err != nil {
 			return nil, ex.storageTransient(err, "stored attestation %s of repository %s could not be read from the storage of sluice, see its log", r.Attestation, ex.repo)
 		}
 		if ok {
-			list = append(list, d)
+			stored = append(stored, d)
+			replaced[r.Placed] = r.Placed != d.Digest.String()
 		}
 	}
-	return list, nil
+	// One that the registry has in its legacy form is listed once, in the form that says what it is about.
+	list = slices.DeleteFunc(list, func(d ocispec.Descriptor) bool { return replaced[d.Digest.String()] })
+	return mergeDescriptors(list, stored), nil
 }
 
 func (ex *exchange) referrerOf(r attest.Record) (ocispec.Descriptor, bool, error) {

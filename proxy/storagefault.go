@@ -13,8 +13,12 @@ import (
 	"sluice/proxy/quarantine"
 )
 
-// storageFailed is trouble of the storage in the middle of a push; on_storage_error decides.
-type storageFailed struct{ cause error }
+// storageFailed is trouble of the storage, or of the registry that attestations go to, in the middle of a push;
+// on_storage_error decides.
+type storageFailed struct {
+	cause  error
+	answer *Failure // of reject, when there is something better to say than that the storage failed
+}
 
 func (s *storageFailed) Error() string { return "storage: " + s.cause.Error() }
 func (s *storageFailed) Unwrap() error { return s.cause }
@@ -44,12 +48,12 @@ func (ex *exchange) holdManifest(digest string, doc *ocidoc.Document, contentTyp
 	if cause == nil {
 		return false, nil
 	}
-	return true, ex.manifestNotKept(digest, doc, contentType, cause)
+	return true, ex.manifestNotKept(digest, doc, contentType, &storageFailed{cause: cause})
 }
 
 // manifestNotKept does what the operator chose for an attestation manifest that cannot be kept.
-func (ex *exchange) manifestNotKept(digest string, doc *ocidoc.Document, contentType string, cause error) error {
-	ex.p.storageTrouble(ex.log, "keep attestation manifest "+digest, cause)
+func (ex *exchange) manifestNotKept(digest string, doc *ocidoc.Document, contentType string, s *storageFailed) error {
+	ex.p.storageTrouble(ex.log, "keep attestation manifest "+digest, s.cause)
 	switch ex.p.cfg.OnStorageError {
 	case config.StorageErrorForward:
 		return ex.forward(digest, doc, contentType)
@@ -57,7 +61,10 @@ func (ex *exchange) manifestNotKept(digest string, doc *ocidoc.Document, content
 		ex.seen.became(observe.PushHeld)
 		return ex.answerManifest(digest, doc)
 	}
-	return transient(cause, "attestation manifest %s for repository %s could not be kept: the storage of sluice failed, see its log (on_storage_error: reject)", digest, ex.repo)
+	if s.answer != nil {
+		return s.answer
+	}
+	return transient(s.cause, "attestation manifest %s for repository %s could not be kept: the storage of sluice failed, see its log (on_storage_error: reject)", digest, ex.repo)
 }
 
 // cannotStore does what the operator chose for an index whose attestations cannot be kept.
@@ -69,6 +76,9 @@ func (ex *exchange) cannotStore(ref string, doc *ocidoc.Document, contentType st
 	case config.StorageErrorStrip:
 		policy.Attestations = filters.Strip
 		return ex.stripOnly(ref, doc, policy)
+	}
+	if s.answer != nil {
+		return s.answer
 	}
 	return transient(s.cause, "attestations of %s for repository %s could not be kept: the storage of sluice failed, see its log; push again (on_storage_error: reject)", doc.Digest(), ex.repo)
 }

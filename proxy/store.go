@@ -41,23 +41,23 @@ func (ex *exchange) storeReferrer(doc *ocidoc.Document) error {
 	}
 	rec.At = ex.p.now().UTC()
 	if err := ex.p.attest.PutRecord(ex.ctx(), ex.repo, *rec); err != nil {
-		return &storageFailed{err}
+		return &storageFailed{cause: err}
 	}
 	return nil
 }
 
+// storeOne keeps one attestation: its config and the documents here, which serve the original, and the statements
+// where store.to says.
 func (ex *exchange) storeOne(digest string, m *ocidoc.Document, subject ocidoc.Descriptor) (*attest.Record, error) {
 	rec := &attest.Record{
 		Attestation: digest, AttestationMediaType: mediaTypeOf(m),
 		Subject: subject.Digest, SubjectMediaType: subject.MediaType, SubjectSize: subject.Size,
 	}
-	for i, b := range blobsOf(m) {
-		if err := ex.storeBlob(b); err != nil {
+	if m.Config != nil {
+		if err := ex.storeBlob(*m.Config); err != nil {
 			return nil, err
 		}
-		if i == 0 && m.Config != nil {
-			rec.Needs = []string{b.Digest}
-		}
+		rec.Needs = []string{m.Config.Digest}
 	}
 	for _, l := range m.Layers {
 		rec.Statements = append(rec.Statements, attest.Statement{
@@ -66,20 +66,42 @@ func (ex *exchange) storeOne(digest string, m *ocidoc.Document, subject ocidoc.D
 	}
 	a := ex.p.attest
 	if err := a.PutDocument(ex.ctx(), ex.repo, digest, mediaTypeOf(m), m.Bytes); err != nil {
-		return nil, &storageFailed{err}
+		return nil, &storageFailed{cause: err}
 	}
-	if m.Subject == nil && subject.Digest != "" && subject.MediaType != "" {
-		derived := ocidoc.Document{Bytes: filters.Derived(m, subject)}
-		rec.Derived = derived.Digest()
-		rec.Needs = append(rec.Needs, filters.EmptyDigest)
-		if err := ex.storeBlob(ocidoc.Descriptor{Digest: filters.EmptyDigest}); err != nil {
+	referrer := m
+	if m.Subject == nil {
+		var err error
+		if referrer, err = derived(m, subject); err != nil {
 			return nil, err
 		}
-		if err := a.PutDocument(ex.ctx(), ex.repo, rec.Derived, ocidoc.MediaTypeOCIManifest, derived.Bytes); err != nil {
-			return nil, &storageFailed{err}
+		if referrer != nil {
+			rec.Derived = referrer.Digest()
+			rec.Needs = append(rec.Needs, filters.EmptyDigest)
+			if err := ex.storeBlob(ocidoc.Descriptor{Digest: filters.EmptyDigest}); err != nil {
+				return nil, err
+			}
+			if err := a.PutDocument(ex.ctx(), ex.repo, rec.Derived, ocidoc.MediaTypeOCIManifest, referrer.Bytes); err != nil {
+				return nil, &storageFailed{cause: err}
+			}
 		}
 	}
-	return rec, nil
+	to, err := ex.destination()
+	if err != nil {
+		return nil, err
+	}
+	return rec, to.keep(rec, m, referrer)
+}
+
+// derived is a legacy attestation as an OCI 1.1 referrer of its image, nil when nobody knows of which.
+func derived(m *ocidoc.Document, subject ocidoc.Descriptor) (*ocidoc.Document, error) {
+	if subject.Digest == "" || subject.MediaType == "" {
+		return nil, nil
+	}
+	b := filters.Derived(m, subject)
+	if b == nil {
+		return nil, nil
+	}
+	return ocidoc.Parse(b, ocidoc.MediaTypeOCIManifest)
 }
 
 // storeBlob copies a statement, or the config beside it, to where it stays: from quarantine, or
@@ -89,11 +111,11 @@ func (ex *exchange) storeBlob(d ocidoc.Descriptor) error {
 	if _, err := a.StatBlob(ctx, ex.repo, d.Digest); err == nil {
 		return nil
 	} else if !errors.Is(err, attest.ErrNotFound) {
-		return &storageFailed{err}
+		return &storageFailed{cause: err}
 	}
 	h, err := ex.findBlob(d.Digest)
 	if err != nil {
-		return &storageFailed{err}
+		return &storageFailed{cause: err}
 	}
 	if h == nil && d.Digest == filters.EmptyDigest {
 		h = emptyHeld()
@@ -101,38 +123,47 @@ func (ex *exchange) storeBlob(d ocidoc.Descriptor) error {
 	if h != nil {
 		defer h.Close()
 		if err := a.PutBlob(ctx, ex.repo, d.Digest, h, h.size); err != nil {
-			return &storageFailed{err}
+			return &storageFailed{cause: err}
 		}
 		return nil
 	}
-	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: blobPath(d.Digest), Follow: true})
-	if err != nil {
+	if h, err = ex.statementUpstream(d); err != nil {
 		return err
 	}
-	if resp.StatusCode == http.StatusNotFound {
-		discard(resp)
-		return refuse(http.StatusBadRequest, codeManifestBlobUnknown,
-			"attestation blob %s of repository %s was neither pushed here nor is upstream: push it again; nothing was changed", d.Digest, ex.repo)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return &passed{resp}
-	}
-	defer resp.Body.Close()
-	if limit := int64(ex.p.cfg.MaxHeldBlob); resp.ContentLength > limit || d.Size > limit {
-		return ex.tooLarge()
-	}
-	ex.log.Warn("attestation blob was upstream already and stays there", "digest", d.Digest)
-	ex.p.observe.Exception("blob_upstream")
-	err = a.PutBlob(ctx, ex.repo, d.Digest, resp.Body, d.Size)
+	defer h.Close()
+	err = a.PutBlob(ctx, ex.repo, d.Digest, h, h.size)
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, attest.ErrStorage):
-		return &storageFailed{err}
+		return &storageFailed{cause: err}
 	case errors.Is(err, attest.ErrDigest):
 		return refuse(http.StatusBadRequest, codeManifestInvalid, "attestation blob %s of repository %s is upstream, but not with the digest and size that its manifest says: %v", d.Digest, ex.repo, err).because(err)
 	}
 	return refuse(http.StatusBadGateway, codeUnavailable, "attestation blob %s of repository %s could not be read from upstream: %v", d.Digest, ex.repo, err).because(err)
+}
+
+// statementUpstream reads a blob of an attestation that is upstream beside the image.
+func (ex *exchange) statementUpstream(d ocidoc.Descriptor) (*held, error) {
+	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: blobPath(d.Digest), Follow: true})
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusNotFound {
+		discard(resp)
+		return nil, refuse(http.StatusBadRequest, codeManifestBlobUnknown,
+			"attestation blob %s of repository %s was neither pushed here nor is upstream: push it again; nothing was changed", d.Digest, ex.repo)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, &passed{resp}
+	}
+	if limit := int64(ex.p.cfg.MaxHeldBlob); resp.ContentLength > limit || d.Size > limit {
+		discard(resp)
+		return nil, ex.tooLarge()
+	}
+	ex.log.Warn("attestation blob was upstream already and stays there", "digest", d.Digest)
+	ex.p.observe.Exception("blob_upstream")
+	return &held{ctx: ex.ctx(), size: d.Size, rc: resp.Body, open: ex.openBlob(d.Digest)}, nil
 }
 
 // recordStored makes what was stored findable by image, by original and by tag.

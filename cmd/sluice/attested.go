@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
@@ -102,7 +101,9 @@ func (r *repository) about(ctx context.Context, img image) ([]statement, error) 
 		if err != nil {
 			return nil, err
 		}
-		if doc.Subject == nil || doc.Subject.Digest != img.digest {
+		// Without a subject it is the list, an image's referrers tag, that says what it is about: registries that
+		// refuse subjects get attestations in this form.
+		if doc.Subject == nil && !filters.IsAttestation(doc) || doc.Subject != nil && doc.Subject.Digest != img.digest {
 			return nil, fmt.Errorf("attestation %s of %s: listed for %s, but is not about it", digest, r.name, img.digest)
 		}
 		for _, s := range statementsOf(doc, digest, img) {
@@ -126,26 +127,14 @@ func statementsOf(doc *ocidoc.Document, digest string, img image) []statement {
 }
 
 // attestations lists the digests of the attestation manifests about an image, by the
-// referrers API or, where a registry has none, by its fallback tag (distribution-spec,
-// "Listing Referrers").
+// referrers API and by its fallback tag (distribution-spec, "Listing Referrers"). The tag
+// counts beside the API too: attestations without a subject, which a registry that
+// refuses subjects has, are in no API's list.
 func (r *repository) attestations(ctx context.Context, digest string) ([]string, error) {
 	target := "referrers/" + digest + "?" + url.Values{"artifactType": {filters.ArtifactTypeAttestation}}.Encode()
 	var found []string
 	seen := map[string]bool{}
-	for page := 0; target != ""; page++ {
-		if page == maxPages || len(found) > maxReferrers {
-			return nil, fmt.Errorf("more than %d pages or %d attestations", maxPages, maxReferrers)
-		}
-		index, next, err := r.referrersPage(ctx, target)
-		if page == 0 && notFound(err) {
-			index, err = r.manifest(ctx, strings.Replace(digest, ":", "-", 1))
-			if notFound(err) {
-				return nil, nil
-			}
-		}
-		if err != nil {
-			return nil, err
-		}
+	add := func(index *ocidoc.Document) {
 		for _, d := range index.Manifests {
 			// Filtering is optional for a registry.
 			if d.ArtifactType == filters.ArtifactTypeAttestation && !seen[d.Digest] {
@@ -153,7 +142,27 @@ func (r *repository) attestations(ctx context.Context, digest string) ([]string,
 				found = append(found, d.Digest)
 			}
 		}
+	}
+	for page := 0; target != ""; page++ {
+		if page == maxPages || len(found) > maxReferrers {
+			return nil, fmt.Errorf("more than %d pages or %d attestations", maxPages, maxReferrers)
+		}
+		index, next, err := r.referrersPage(ctx, target)
+		if page == 0 && notFound(err) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		add(index)
 		target = next
+	}
+	index, err := r.manifest(ctx, filters.FallbackTag(digest))
+	if err != nil && !notFound(err) {
+		return nil, err
+	}
+	if err == nil {
+		add(index)
 	}
 	return found, nil
 }

@@ -147,7 +147,7 @@ type Rule struct {
 type Store struct {
 	To         StoreTo `yaml:"to"`
 	Repository string  `yaml:"repository"`
-	Retention  Days    `yaml:"retention"` // Forever (0), or whole days
+	Retention  Days    `yaml:"retention"` // Forever (0), or whole days; of the storage only
 }
 
 // Storage is the storage driver that holds all state. Exactly one is set. The
@@ -212,7 +212,9 @@ const (
 	SignedWarn    SignedOriginals = "warn"
 	SignedForward SignedOriginals = "forward"
 
-	StoreToStorage StoreTo = "storage"
+	StoreToStorage    StoreTo = "storage"
+	StoreToRepository StoreTo = "repository"
+	StoreToReferrers  StoreTo = "referrers"
 
 	StorageErrorReject  OnStorageError = "reject"
 	StorageErrorForward OnStorageError = "forward"

@@ -157,18 +157,11 @@ func (v *validator) contradictoryView(at, other string, action filters.Action) {
 }
 
 func (v *validator) state() {
-	enum(v, "store.to", v.Store.To, []StoreTo{StoreToStorage}, []StoreTo{"repository", "referrers"})
-	if def := Default().Store.Repository; v.Store.To == StoreToStorage && v.Store.Repository != def {
-		v.add("store.repository", "has no effect with store.to: storage, and to: repository %s; take it out", later)
-	}
+	v.store()
 	v.storage()
 	enum(v, "on_storage_error", v.OnStorageError, []OnStorageError{StorageErrorReject, StorageErrorForward, StorageErrorStrip}, nil)
 	if v.Retention < 1 {
 		v.add("retention", "%s is not a number of days; write at least 1d: an upload must outlive the midnight it runs into", v.Retention)
-	}
-	if v.Store.Retention != Forever && v.Store.Retention < v.Retention {
-		v.add("store.retention", "%s is less than %s %s, which says how long unfinished pushes wait; what is stored must live at least as long",
-			v.Store.Retention, v.source.where("retention"), v.Retention)
 	}
 	if v.MaxHeldBlob < 1 {
 		v.add("max_held_blob", "must be more than 0; BuildKit's statements have up to 80 MiB, so 128MiB is a good value")

@@ -1,0 +1,116 @@
+package proxy
+
+import (
+	"net/http"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"sluice/proxy/attest"
+	"sluice/proxy/upstream"
+)
+
+// maxReferrerPages bounds what is read of a destination's list. A page of ECR has 50 to 100 entries.
+const maxReferrerPages = 20
+
+// placements knows which attestations of one image their destinations still list. What a registry has dropped, by its
+// lifecycle policy or by hand, is not listed here either, whatever the records say.
+type placements struct {
+	ex     *exchange
+	image  string
+	listed map[string]map[string]bool // by repository, then by digest
+}
+
+// newPlacements takes what the image's own repository lists, so that it is not asked again. tagged says that this is
+// the referrers tag's list and not that of the API, in which nothing without a subject can be.
+func newPlacements(ex *exchange, image string, own []ocispec.Descriptor, tagged bool) *placements {
+	p := &placements{ex: ex, image: image, listed: map[string]map[string]bool{}}
+	p.add(ex.repo, own)
+	if tagged {
+		p.add(tagOf(ex.repo), own)
+	}
+	return p
+}
+
+// tagOf is the key of what a repository's referrers tag lists. No repository's name has a colon.
+func tagOf(repo string) string { return repo + ":" }
+
+func (p *placements) add(key string, list []ocispec.Descriptor) {
+	if p.listed[key] == nil {
+		p.listed[key] = map[string]bool{}
+	}
+	for _, d := range list {
+		p.listed[key][d.Digest.String()] = true
+	}
+}
+
+// has is true for what is kept in the storage, and for what its destination lists.
+func (p *placements) has(r attest.Record) (bool, error) {
+	if r.Repository == "" {
+		return true, nil
+	}
+	at, err := p.ex.at(r.Repository)
+	if err != nil {
+		return false, err
+	}
+	if p.listed[at.repo] == nil {
+		list, err := at.listReferrers(p.image)
+		if refusedReader(err, at) {
+			list, err = nil, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		p.add(at.repo, list)
+	}
+	if p.listed[at.repo][r.Placed] {
+		return true, nil
+	}
+	if r.Placed == r.Derived || r.Derived == "" && r.Placed == r.Attestation {
+		return false, nil // an artifact, of which the list above says all
+	}
+	if p.listed[tagOf(at.repo)] == nil {
+		index, err := at.readFallback(p.image)
+		if refusedReader(err, at) {
+			err = nil
+		}
+		if err != nil {
+			return false, err
+		}
+		p.add(tagOf(at.repo), index.Manifests)
+	}
+	return p.listed[tagOf(at.repo)][r.Placed], nil
+}
+
+// listReferrers is everything that a repository lists for a digest, by its referrers API, else by its referrers tag.
+func (ex *exchange) listReferrers(digest string) ([]ocispec.Descriptor, error) {
+	var list []ocispec.Descriptor
+	q := upstream.Request{Method: http.MethodGet, Path: "referrers/" + digest}
+	for range maxReferrerPages {
+		resp, err := ex.do(q)
+		if err != nil {
+			return nil, err
+		}
+		if noReferrersAPI(resp.StatusCode) && list == nil {
+			discard(resp)
+			break
+		}
+		if resp.StatusCode != http.StatusOK {
+			return nil, &passed{resp}
+		}
+		link := linkForm.FindStringSubmatch(resp.Header.Get("Link"))
+		index, err := readIndex(resp)
+		if err != nil || index.Manifests == nil && index.MediaType == "" {
+			break // 200 with something else: no API after all
+		}
+		list = append(list, index.Manifests...)
+		if link == nil {
+			return list, nil
+		}
+		q = upstream.Request{Method: http.MethodGet, Location: link[1]}
+	}
+	if list != nil {
+		return list, nil
+	}
+	index, err := ex.readFallback(digest)
+	return index.Manifests, err
+}
