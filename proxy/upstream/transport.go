@@ -95,14 +95,15 @@ func (t *tlsDialer) dialTLS(ctx context.Context, network, addr string) (net.Conn
 	}
 	cfg = cfg.Clone()
 	cfg.ServerName = host
-	tc := tls.Client(raw, cfg)
+	below := &gather{Conn: raw}
+	tc := tls.Client(below, cfg)
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := tc.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
 		return nil, &dialError{fmt.Errorf("TLS handshake: %w", err)}
 	}
-	return &conn{Conn: tc}, nil
+	return &conn{Conn: tc, below: below}, nil
 }
 
 // config trusts the system's authorities and those of the CA file, as it is now: a new connection sees a
