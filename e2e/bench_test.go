@@ -120,7 +120,7 @@ var programs = map[string]string{
 	"registry": "registry", "crane": "crane", "regctl": "regctl", "oras": "oras", "buildx": "buildx",
 	"cosign2": "cosign2/cosign", "cosign3": "cosign3/cosign",
 	"docker": "docker", "modern-dockerd": "dockerd/dockerd", "ctr": "containerd", "classic-ctr": "debian/usr/bin/ctr",
-	"classic-dockerd": "debian/usr/sbin/dockerd", "classic-docker": "debian/usr/bin/docker", "runc": "debian/usr/sbin/runc",
+	"classic-dockerd": "debian/usr/sbin/dockerd", "classic-docker": "debian/usr/bin/docker", "runc": "debian/usr/sbin/runc", "promtool": "debian/usr/bin/promtool",
 	"skopeo": "", "podman": "", "buildah": "",
 }
 

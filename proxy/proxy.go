@@ -35,6 +35,7 @@ type Options struct {
 	Logger  *slog.Logger                // nil: none
 	Version string
 	Now     func() time.Time // nil: time.Now
+	Traces  *observe.Traces  // nil: none; its maker closes it
 }
 
 // A Proxy answers clients. All state that outlives a request is in the storage or sealed in the
@@ -56,6 +57,7 @@ type Proxy struct {
 	forms        *artifactForms
 	observe      *observe.Metrics
 	events       *observe.Events // nil: nobody listens
+	traces       *observe.Traces // nil: off
 	health       []*health       // of upstreams, in their order
 	source       string          // the host, for events
 	instance     string          // the process, for events
@@ -70,7 +72,7 @@ type Proxy struct {
 
 // New builds a proxy from a validated configuration. Close releases what it opened.
 func New(o Options) (*Proxy, error) {
-	p := &Proxy{cfg: o.Config, log: o.Logger, now: o.Now, version: o.Version, progress: newProgress(), observe: observe.New(o.Version)}
+	p := &Proxy{cfg: o.Config, log: o.Logger, now: o.Now, version: o.Version, progress: newProgress(), observe: observe.New(o.Version), traces: o.Traces}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -148,6 +150,9 @@ func (p *Proxy) newUpstream(u *config.Upstream) (*behind, error) {
 			Repositories: c.Repositories, TagMutability: string(c.TagMutability), TagExclusions: c.TagExclusions,
 			Encryption: string(c.Encryption), KMSKey: c.KMSKey, Tags: c.Tags, LifecyclePolicy: lifecycle, RepositoryPolicy: policy,
 		}
+	}
+	if p.traces != nil {
+		o.Tracer = p.traces
 	}
 	if u.URL == config.Embedded {
 		handler, closeEmbedded, err := upstream.NewEmbedded(context.Background(), p.embeddedRoot(), p.log)

@@ -17,6 +17,7 @@ import (
 	"sluice/filters"
 	"sluice/proxy"
 	"sluice/proxy/config"
+	"sluice/proxy/observe"
 	"sluice/proxy/proxytest"
 )
 
@@ -31,6 +32,7 @@ type rig struct {
 	log      *bytes.Buffer
 	wrap     func(http.Handler) http.Handler
 	now      func() time.Time
+	traces   *observe.Traces
 }
 
 // A setting changes what a rig is built from.
@@ -66,7 +68,7 @@ func newRig(t testing.TB, upstream *proxytest.Upstream, settings ...setting) *ri
 func (r *rig) start() {
 	r.t.Helper()
 	p, err := proxy.New(proxy.Options{
-		Config: r.config, Storage: r.storage, Now: r.now,
+		Config: r.config, Storage: r.storage, Now: r.now, Traces: r.traces,
 		Logger: slog.New(slog.NewTextHandler(&syncWriter{w: r.log}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {

@@ -137,7 +137,7 @@ func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, repo string, ac
 		rule: p.cfg.Rule(repo), log: p.log.With("repository", repo),
 	}
 	ex.seen.repo, ex.seen.identity = repo, id.Name
-	if p.cfg.AccessLog {
+	if p.cfg.AccessLog || p.traces != nil {
 		ex.seen.reference = referred(r)
 	}
 	if u.Passthrough() {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	v2 "github.com/distribution/distribution/v3/registry/api/v2"
+	"go.opentelemetry.io/otel/trace"
 
 	"sluice/proxy/observe"
 )
@@ -30,6 +31,7 @@ type watched struct {
 	// for the access log and traces
 	reference string
 	trace     string
+	span      trace.Span // nil: off
 	body      *arrives
 }
 
@@ -39,6 +41,10 @@ func (p *Proxy) watch(next http.Handler) http.Handler {
 		start := time.Now()
 		seen := &watched{ResponseWriter: w}
 		p.observe.Arrived()
+		if p.traces != nil {
+			r, seen.span = p.traces.Arrived(r)
+			seen.trace = seen.span.SpanContext().TraceID().String()
+		}
 		if p.cfg.AccessLog {
 			seen.body = &arrives{ReadCloser: r.Body}
 			if r.Body != http.NoBody {
@@ -62,12 +68,22 @@ func (p *Proxy) seen(seen *watched, r *http.Request, took time.Duration) {
 		p.logAccess(seen, r, took)
 	}
 	p.observe.Left(seen.route, r.Method, seen.status, took, seen.written)
+	result := seen.pushed
 	if seen.manifest {
-		result := seen.pushed
 		if !seen.succeeded || seen.status == 0 || seen.status >= 300 {
 			result = observe.PushEnded(seen.status)
 		}
 		p.observe.Pushed(seen.action, seen.byDigest, result)
+	}
+	if seen.span != nil {
+		q := observe.Request{
+			Method: r.Method, Route: seen.route, Repository: seen.repo, Reference: seen.reference, Action: seen.action,
+			Identity: clip(seen.identity), Status: seen.status, BytesOut: seen.written,
+		}
+		if seen.manifest {
+			q.Result = result.String()
+		}
+		p.traces.Left(seen.span, q)
 	}
 }
 

@@ -24,6 +24,12 @@ type Observer interface {
 	Retried()
 }
 
+// A Tracer follows what is sent: it gives the request to send in req's place, and what is called with the header of
+// the answer. own is true for the registry's own host.
+type Tracer interface {
+	Sent(req *http.Request, operation string, own bool) (*http.Request, func(status int, err error))
+}
+
 const (
 	opRead   = "read"
 	opWrite  = "write"
@@ -43,6 +49,21 @@ func (p *plan) operation() string {
 
 // roundTrip is the only way to the transport.
 func (r *Registry) roundTrip(operation string, req *http.Request) (*http.Response, error) {
+	if r.tracer != nil {
+		var end func(int, error)
+		req, end = r.tracer.Sent(req, operation, operation != opToken && r.origin(req.URL))
+		resp, err := r.timed(operation, req)
+		status := 0
+		if err == nil {
+			status = resp.StatusCode
+		}
+		end(status, err)
+		return resp, err
+	}
+	return r.timed(operation, req)
+}
+
+func (r *Registry) timed(operation string, req *http.Request) (*http.Response, error) {
 	if r.observer == nil {
 		return r.transport.RoundTrip(req)
 	}

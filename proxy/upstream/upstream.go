@@ -26,6 +26,7 @@ type Options struct {
 	Rates       map[string]int         // requests per second by action (put_image, ...), laid over the quotas of an ECR host; 0: no limit
 	Logger      *slog.Logger           // nil: none
 	Observer    Observer               // nil: none
+	Tracer      Tracer                 // nil: none
 
 	CreateRepositories *RepositorySettings // nil: a push to a missing repository fails; for private registries of Amazon ECR
 
@@ -47,6 +48,7 @@ type Registry struct {
 	creating  *creating // nil: off
 	server    io.Closer // the embedded one's
 	observer  Observer  // may be nil
+	tracer    Tracer    // may be nil
 
 	mutedUntil atomic.Int64 // unix nanoseconds: no Expect: 100-continue until then
 
@@ -64,6 +66,7 @@ func New(o Options) (*Registry, error) {
 		mode:          o.Credentials,
 		log:           o.Logger,
 		observer:      o.Observer,
+		tracer:        o.Tracer,
 		transport:     o.Transport,
 		now:           time.Now,
 		sleep:         sleep,
