@@ -12,8 +12,8 @@ out=$cache/debian
 # gcc, libnftables-dev and pkg-config build the race detector's tests and the modern engine, which links
 # libnftables; the libraries are what the unpacked programs load, and jq is what the help texts pipe into.
 installed=(ca-certificates gcc libc6-dev pkg-config libnftables-dev skopeo podman buildah libdevmapper1.02.1 libseccomp2 jq)
-# nginx, HAProxy and Caddy are what `make bench` compares with; the libraries are HAProxy's.
-unpacked=(docker.io containerd runc nginx haproxy caddy liblua5.3-0 libopentracing-c-wrapper0 libopentracing1)
+# prometheus has promtool, for the alert rules. nginx, HAProxy and Caddy are what `make bench` compares with; the libraries are HAProxy's.
+unpacked=(docker.io containerd runc nginx haproxy caddy liblua5.3-0 libopentracing-c-wrapper0 libopentracing1 prometheus)
 
 # The unpacked programs load this release's libraries, and the tests expect its Docker 20.10: later releases
 # have another, with the client in a package of its own.
