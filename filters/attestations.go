@@ -94,17 +94,24 @@ func IsStatementType(mediaType string) bool {
 }
 
 // NeedsChild reports whether an entry's manifest must be read before the entry
-// can be judged: there is a hint that it could be an attestation, or it is an
+// can be judged. With [MediaTypesDocker] every OCI manifest must, since its
+// conversion has another digest. Otherwise: there is a hint that it could be an attestation, or it is an
 // index, which may list some. No hint is proof, and none may be relied on to
 // be there: buildah drops the annotations and leaves unknown/unknown, and
 // go-containerregistry writes the config's media type as artifactType into
 // referrers indexes. An entry for a real platform without any hint is an image.
 //
 // Entries that are blobs (BuildKit's registry cache) never need it.
-func NeedsChild(index *ocidoc.Document, e ocidoc.Descriptor) bool {
+func NeedsChild(index *ocidoc.Document, e ocidoc.Descriptor, p Policy) bool {
 	if index == nil || index.Kind != ocidoc.KindIndex {
 		return false
 	}
+	return p.MediaTypes == MediaTypesDocker && e.MediaType == ocidoc.MediaTypeOCIManifest || hints(e)
+}
+
+// hints reports whether there is anything about an entry that an image's does
+// not have.
+func hints(e ocidoc.Descriptor) bool {
 	switch ocidoc.KindOf(e.MediaType) {
 	case ocidoc.KindIndex:
 		return true

@@ -140,12 +140,12 @@ func TestNeedsChild(t *testing.T) {
 		{"a cache config", ocidoc.Descriptor{MediaType: "application/vnd.buildkit.cacheconfig.v0"}, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := NeedsChild(index, tc.e); got != tc.want {
+			if got := NeedsChild(index, tc.e, storeAuto); got != tc.want {
 				t.Errorf("got %v, want %v", got, tc.want)
 			}
 		})
 	}
-	if NeedsChild(nil, ocidoc.Descriptor{MediaType: m}) {
+	if NeedsChild(nil, ocidoc.Descriptor{MediaType: m}, storeAuto) {
 		t.Error("what is not listed by an index needs no child")
 	}
 }
@@ -155,7 +155,7 @@ func TestOfGenuineIndexesOnlyWhatCouldBeAnAttestationIsRead(t *testing.T) {
 		for _, d := range s.docs {
 			for _, e := range d.Manifests {
 				child := s.docs[e.Digest]
-				need := NeedsChild(d, e)
+				need := NeedsChild(d, e, storeAuto)
 				if child != nil && IsAttestation(child) && !need {
 					t.Errorf("%s: the attestation %s would not be read", name, e.Digest)
 				}

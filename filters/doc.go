@@ -17,6 +17,12 @@
 // image labelled wrongly must not be lost. The entry only tells whether the
 // manifest has to be read ([NeedsChild]).
 //
+// Two conversions change the form of a document, and nothing else about it:
+// images become Docker schema 2 for consumers that take no OCI types
+// ([MediaTypesDocker]), and BuildKit's cache index a manifest for registries that
+// take no index of blobs ([CacheIndexManifest]). Both give the bytes that
+// BuildKit itself writes when it is told to.
+//
 // While a blob is on its way nobody knows yet what it is for. [Peek] guesses
 // from its first bytes whether it should wait; a wrong guess costs a detour,
 // never a blob.
@@ -27,9 +33,9 @@
 //   - Otherwise bytes are cut out or replaced in place, never marshalled, so the
 //     result is what the client would have sent without the attestations:
 //     the digest equals that of a build with provenance and SBOM turned off
-//     (and OCI media types).
-//   - No digest goes upstream that was not in the index or in the map of
-//     rewritten nested indexes.
+//     (and OCI media types, or Docker's if the policy wants them).
+//   - No digest goes upstream that was not in the index or in the map of what it
+//     lists and was rewritten.
 //   - Documents of other tools are left alone: cosign's, foreign referrers,
 //     indexes of blobs (BuildKit's registry cache), Helm charts, Docker schema 2.
 //

@@ -35,10 +35,12 @@ const (
 )
 
 // Policy is what a rule says. The zero value is not valid: what to do with
-// attestations is never a guess.
+// attestations is never a guess. The empty MediaTypes and CacheIndex keep.
 type Policy struct {
 	Attestations Action
 	Unwrap       Unwrap
+	MediaTypes   MediaTypes
+	CacheIndex   CacheIndex
 }
 
 // Validate returns an error that names the setting with an unknown value.
@@ -52,6 +54,19 @@ func (p Policy) Validate() error {
 	case UnwrapAuto, UnwrapAlways, UnwrapNever:
 	default:
 		return fmt.Errorf("unwrap: %q is not one of auto, always, never", p.Unwrap)
+	}
+	switch p.MediaTypes {
+	case "", MediaTypesKeep, MediaTypesDocker:
+	default:
+		return fmt.Errorf("media_types: %q is not one of keep, docker", p.MediaTypes)
+	}
+	switch p.CacheIndex {
+	case "", CacheIndexKeep, CacheIndexManifest:
+	default:
+		return fmt.Errorf("cache_index: %q is not one of keep, manifest", p.CacheIndex)
+	}
+	if p.MediaTypes == MediaTypesDocker && p.Attestations == Forward {
+		return errors.New("media_types: docker takes images apart from their attestations, which Docker's media types cannot list: attestations must be strip or store")
 	}
 	return nil
 }
@@ -104,11 +119,19 @@ func Judge(s Subject) Verdict {
 	return Verdict{Action: Forward}
 }
 
+// Converts reports whether a document goes upstream in another form under a
+// policy, whatever it lists: an image in Docker's media types, a cache index as
+// a manifest.
+func Converts(doc *ocidoc.Document, p Policy) bool {
+	return p.MediaTypes == MediaTypesDocker && IsImage(doc) || p.CacheIndex == CacheIndexManifest && IsCacheIndex(doc)
+}
+
 // Errors of [Rewrite].
 var (
 	// ErrMissingChild means that a manifest that has to be read to judge its
 	// entry is not there: MANIFEST_BLOB_UNKNOWN to the client, nothing changed.
 	ErrMissingChild = errors.New("manifest of an index entry is missing")
-	// ErrRejected means that a filter refuses the push.
+	// ErrRejected means that a filter refuses the push, or that a document cannot
+	// be converted as the policy wants.
 	ErrRejected = errors.New("rejected")
 )

@@ -6,8 +6,9 @@ import (
 	"sluice/filters/ocidoc"
 )
 
-// Inner is what a nested index was forwarded as: its own digest and size after
-// the rewrite, or those of the image that took its place. The zero Inner means
+// Inner is what a document that an index lists was forwarded as: a nested index
+// with its own digest and size after the rewrite, or those of the image that
+// took its place; an image after its conversion. The zero Inner means
 // that nothing was left of it and nothing was forwarded.
 type Inner struct {
 	MediaType, Digest string
@@ -26,11 +27,11 @@ type Taken struct {
 	Verdict Verdict
 }
 
-// Plan is what becomes of one index.
+// Plan is what becomes of one document.
 type Plan struct {
 	// Changed is false when the very bytes received are to be forwarded.
 	Changed bool
-	// Bytes go upstream in the index's place. They are nil when Unwrapped (then
+	// Bytes go upstream in the document's place. They are nil when Unwrapped (then
 	// the child's own bytes go) or Empty.
 	Bytes []byte
 	// MediaType goes with what is forwarded; "" when Empty.
@@ -44,17 +45,18 @@ type Plan struct {
 	Kept  []ocidoc.Descriptor // as forwarded
 }
 
-// Rewrite decides what becomes of an index.
+// Rewrite decides what becomes of a document: of an index, and of an image
+// when the policy wants other media types. Of everything else the Plan says
+// that it stays as it is.
 //
 // children holds manifests by digest: every one for which [NeedsChild] said
 // true (but nested indexes that are in inner), and any other that is at hand.
 // A child at hand is judged even when its entry does not hint at anything.
-// inner holds, by the original digest, the nested indexes that were forwarded
-// as something else; their entries get the new values, under every policy,
+// inner holds, by the original digest, the nested indexes and the images that
+// were forwarded as something else; their entries get the new values, under every policy,
 // because upstream knows no others.
 //
-// The result is a function of the arguments alone. A document that is no index
-// is returned as it is. Errors: [ErrMissingChild] (not under Forward),
+// The result is a function of the arguments alone. Errors: [ErrMissingChild] (not under Forward),
 // [ErrRejected], an invalid policy, and values in inner that no document may
 // have.
 func Rewrite(index *ocidoc.Document, children map[string]*ocidoc.Document, inner map[string]Inner, p Policy) (*Plan, error) {
@@ -62,8 +64,15 @@ func Rewrite(index *ocidoc.Document, children map[string]*ocidoc.Document, inner
 		return nil, fmt.Errorf("rewrite: %w", err)
 	}
 	plan := &Plan{Bytes: index.Bytes, MediaType: index.ContentType}
+	docker := p.MediaTypes == MediaTypesDocker
+	if docker && IsImage(index) {
+		return toDocker(index)
+	}
 	if index.Kind != ocidoc.KindIndex {
 		return plan, nil
+	}
+	if config := cacheConfig(index); config >= 0 && p.CacheIndex == CacheIndexManifest {
+		return toCacheManifest(index, config)
 	}
 	var edits []ocidoc.Edit
 	var sole *ocidoc.Document // the manifest of the last kept entry, if it had to be read
@@ -89,7 +98,7 @@ func Rewrite(index *ocidoc.Document, children map[string]*ocidoc.Document, inner
 			plan.Kept, sole = append(plan.Kept, e), nil
 			continue
 		}
-		child, needed := children[e.Digest], NeedsChild(index, e)
+		child, needed := children[e.Digest], NeedsChild(index, e, p)
 		if child == nil && needed && p.Attestations != Forward {
 			return nil, fmt.Errorf("%w: entry %d refers to %s, which was neither pushed here nor found upstream; push it first", ErrMissingChild, i, e.Digest)
 		}
@@ -108,7 +117,8 @@ func Rewrite(index *ocidoc.Document, children map[string]*ocidoc.Document, inner
 			plan.Taken = append(plan.Taken, Taken{Entry: e, Manifest: child, Subject: SubjectOf(e, child), Verdict: v})
 		}
 	}
-	if len(edits) == 0 {
+	list := docker && becomesList(index, plan.Kept)
+	if len(edits) == 0 && !list {
 		return plan, nil
 	}
 	plan.Changed = true
@@ -124,6 +134,12 @@ func Rewrite(index *ocidoc.Document, children map[string]*ocidoc.Document, inner
 	b, err := index.Rewrite(edits)
 	if err != nil {
 		return nil, fmt.Errorf("index %s: %w", index.Digest(), err)
+	}
+	if list {
+		if b, err = toDockerList(b); err != nil {
+			return nil, fmt.Errorf("index %s as a manifest list: %w", index.Digest(), err)
+		}
+		plan.MediaType = ocidoc.MediaTypeDockerList
 	}
 	plan.Bytes = b
 	return plan, nil

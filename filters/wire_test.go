@@ -72,7 +72,7 @@ func (s scenario) needed(t testing.TB, index *ocidoc.Document) map[string]*ocido
 	t.Helper()
 	children := map[string]*ocidoc.Document{}
 	for _, e := range index.Manifests {
-		if NeedsChild(index, e) {
+		if NeedsChild(index, e, storeAuto) {
 			if children[e.Digest] = s.docs[e.Digest]; children[e.Digest] == nil {
 				t.Fatalf("%s: no child %s", s.name, e.Digest)
 			}

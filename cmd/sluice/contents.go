@@ -107,7 +107,7 @@ func (w *walk) index(ctx context.Context, doc *ocidoc.Document, forwarded string
 func (w *walk) entry(ctx context.Context, doc *ocidoc.Document, i int, platform string, inRegistry bool) error {
 	e := doc.Manifests[i]
 	unknown := platform == "unknown/unknown"
-	if filters.NeedsChild(doc, e) {
+	if filters.NeedsChild(doc, e, filters.Policy{}) {
 		child, err := w.manifest(ctx, e.Digest)
 		switch {
 		case notFound(err): // deleted, or forgotten after retention

@@ -84,10 +84,15 @@ func (e Edit) check(entries int) error {
 		return fmt.Errorf("negative size %d", e.Size)
 	case e.Digest != "" && !ValidDigest(e.Digest):
 		return fmt.Errorf("bad digest %s", quote(e.Digest))
-	case strings.ContainsFunc(e.MediaType, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"\<>&`, r) }):
+	case badMediaType(e.MediaType):
 		return fmt.Errorf("bad media type %s", quote(e.MediaType))
 	}
 	return nil
+}
+
+// badMediaType reports what no media type has and JSON would escape.
+func badMediaType(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"\<>&`, r) })
 }
 
 // appendSeparator writes what stands before entry next if entry last (-1:

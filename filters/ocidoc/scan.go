@@ -18,6 +18,7 @@ type scanner struct {
 	pos   int
 	depth int
 	names []string // of the objects that are open, the innermost last
+	key   span     // the name of the member whose value is at pos, quotes included
 }
 
 func (sc *scanner) errorf(format string, args ...any) error {
@@ -80,16 +81,19 @@ func (sc *scanner) object(member func(name string) error) error {
 	mine := len(sc.names)
 	sc.space()
 	for more := !sc.accept('}'); more; {
+		key := span{start: sc.pos}
 		name, err := sc.text()
 		if err != nil {
 			return err
 		}
+		key.end = sc.pos
 		sc.names = append(sc.names, name)
 		sc.space()
 		if !sc.accept(':') {
 			return sc.unexpected("a colon")
 		}
 		sc.space()
+		sc.key = key
 		if err := member(name); err != nil {
 			return err
 		}
