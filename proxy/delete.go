@@ -23,7 +23,7 @@ func (ex *exchange) deleteManifest() error {
 		if f := checkDigest(ex.repo, ref); f != nil {
 			return f
 		}
-		if ex.rule.Attestations != filters.Forward {
+		if ex.rewrites() {
 			if done, err := ex.deleteLocal(ref); done || err != nil {
 				return err
 			}

@@ -48,7 +48,14 @@ func (ex *exchange) action() filters.Action {
 }
 
 func (ex *exchange) policy() filters.Policy {
-	return filters.Policy{Attestations: ex.rule.Attestations, Unwrap: ex.rule.Unwrap}
+	_, ecr := ex.up.ECR()
+	return ex.rule.Policy(ecr)
+}
+
+// rewrites is false where everything goes upstream as it came, so that there is nothing that only
+// Sluice has.
+func (ex *exchange) rewrites() bool {
+	return ex.rule.Attestations != filters.Forward || ex.policy().CacheIndex == filters.CacheIndexManifest
 }
 
 // do sends one request upstream for this repository with this client's authority, and remembers

@@ -3,9 +3,12 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"time"
+
+	"github.com/gorilla/mux"
 
 	"sluice/filters"
 	"sluice/filters/ocidoc"
@@ -15,9 +18,10 @@ import (
 	"sluice/proxy/upstream"
 )
 
-// putIndex is where everything about a push is known: what its entries are, what of them goes
-// upstream, and what waits in quarantine for nothing.
-func (ex *exchange) putIndex(ref string, doc *ocidoc.Document, contentType string) error {
+// putJudged is where everything about a push is known: what the entries of its index are, what of
+// them goes upstream, and what waits in quarantine for nothing. An image that is converted comes here
+// too, by itself: it is sent before its index.
+func (ex *exchange) putJudged(ref string, doc *ocidoc.Document, contentType string) error {
 	start := ex.p.now()
 	policy := ex.policy()
 	_, fallback := filters.ParseFallbackTag(ref)
@@ -37,6 +41,9 @@ func (ex *exchange) putIndex(ref string, doc *ocidoc.Document, contentType strin
 	}
 	if ex.p.cfg.DryRun {
 		message := "dry run: would be cut"
+		if len(rw.plan.Taken) == 0 {
+			message = "dry run: would be rewritten"
+		}
 		if rw.plan.Empty && !fallback {
 			message = "dry run: would be refused, since nothing is left"
 		}
@@ -66,14 +73,15 @@ func (ex *exchange) putIndex(ref string, doc *ocidoc.Document, contentType strin
 	return ex.answerManifest(ref, doc)
 }
 
-// A rewriting is an index, what becomes of it, and the same for the indexes in it.
+// A rewriting is a document, what becomes of it, and the same for what it lists: indexes, and images
+// that are converted.
 type rewriting struct {
 	doc       *ocidoc.Document
 	policy    filters.Policy
 	plan      *filters.Plan
 	children  map[string]*ocidoc.Document
 	local     map[string]bool // children that only Sluice has
-	nested    []*rewriting    // inner indexes that change
+	nested    []*rewriting    // what is listed and changes
 	applied   bool
 	forwarded string // set once it is upstream
 	mediaType string
@@ -81,13 +89,16 @@ type rewriting struct {
 }
 
 // apply does what a rewriting says, in the order that leaves nothing dangling when it stops
-// anywhere (I1, I6, I7): inner indexes, what is kept here, what kept entries need, the document,
+// anywhere (I1, I6, I7): what is listed and changes, what is kept here, what kept entries need, the document,
 // and last the alias.
 func (ex *exchange) apply(ref string, rw *rewriting) error {
 	if rw.applied {
 		return nil // listed twice
 	}
 	rw.applied = true
+	if rw.doc.Kind == ocidoc.KindManifest && ref != mux.Vars(ex.r)["reference"] && ex.convertedBefore(rw) {
+		return nil
+	}
 	for _, inner := range rw.nested {
 		if err := ex.apply(inner.doc.Digest(), inner); err != nil {
 			return err
@@ -124,11 +135,12 @@ func (ex *exchange) apply(ref string, rw *rewriting) error {
 	return ex.recordAlias(ref, original, rw)
 }
 
-// keepOriginal keeps the bytes received: for retention under strip, for good under store.
+// keepOriginal keeps the bytes received: for retention under strip, for good under store. A build
+// cache is replaced by the next build, and nobody looks for an older one by its digest.
 func (ex *exchange) keepOriginal(digest string, rw *rewriting) error {
 	mediaType := mediaTypeOf(rw.doc)
 	var err error
-	if rw.policy.Attestations == filters.Store {
+	if rw.policy.Attestations == filters.Store && !filters.IsCacheIndex(rw.doc) {
 		err = ex.p.attest.PutDocument(ex.ctx(), ex.repo, digest, mediaType, rw.doc.Bytes)
 	} else {
 		err = ex.p.quarantine.PutOriginal(ex.ctx(), ex.repo, digest, quarantine.Manifest{MediaType: mediaType, Bytes: rw.doc.Bytes})
@@ -182,9 +194,14 @@ func (ex *exchange) rewritten(rw *rewriting) (*ocidoc.Document, error) {
 	if u == nil {
 		doc, err := ocidoc.Parse(rw.plan.Bytes, rw.plan.MediaType)
 		if err != nil {
-			return nil, fmt.Errorf("rewrite of %s is not a valid index: %w", rw.doc.Digest(), err)
+			return nil, fmt.Errorf("rewrite of %s is not a valid document: %w", rw.doc.Digest(), err)
 		}
 		return doc, nil
+	}
+	for _, inner := range rw.nested {
+		if !inner.plan.Empty && inner.willBe().Digest == u.Digest {
+			return ex.rewritten(inner)
+		}
 	}
 	if child := rw.children[u.Digest]; child != nil && child.Kind != ocidoc.KindOther {
 		return child, nil
@@ -205,12 +222,39 @@ func (ex *exchange) recordAlias(ref, original string, rw *rewriting) error {
 	err := q.PutAlias(ex.ctx(), ex.repo, quarantine.Alias{
 		Original: original, OriginalMediaType: mediaTypeOf(rw.doc),
 		Forwarded: rw.forwarded, ForwardedMediaType: rw.mediaType, ForwardedSize: rw.size,
-		Action: rw.policy.Attestations, Unwrap: rw.policy.Unwrap, Rule: ex.rule.Name, Taken: rw.missingUpstream(), At: ex.p.now().UTC(),
+		Action: rw.policy.Attestations, Unwrap: rw.policy.Unwrap, MediaTypes: converted(rw.policy), Rule: ex.rule.Name, Taken: rw.missingUpstream(), At: ex.p.now().UTC(),
 	})
 	if err != nil {
 		return &storageFailed{cause: err}
 	}
 	return nil
+}
+
+// converted is what images became under a policy, "" if they stayed what they were.
+func converted(p filters.Policy) filters.MediaTypes {
+	if p.MediaTypes == filters.MediaTypesKeep {
+		return ""
+	}
+	return p.MediaTypes
+}
+
+// convertedBefore tells that an image went upstream converted when it was pushed itself, and that the
+// alias says so: nothing is left to do for it when an index lists it.
+func (ex *exchange) convertedBefore(rw *rewriting) bool {
+	will := rw.willBe()
+	aliases, err := ex.p.quarantine.Aliases(ex.ctx(), ex.repo, rw.doc.Digest())
+	if err != nil || !slices.ContainsFunc(aliases, func(a quarantine.Alias) bool { return a.Forwarded == will.Digest }) {
+		return false
+	}
+	if b, err := ex.findOriginal(rw.doc.Digest()); err != nil || b == nil {
+		return false
+	}
+	resp, err := ex.do(upstream.Request{Method: http.MethodHead, Path: manifestPath(will.Digest), Header: http.Header{"Accept": manifestTypes}})
+	if err != nil {
+		return false // the PUT says why
+	}
+	discard(resp)
+	return resp.StatusCode == http.StatusOK
 }
 
 // missingUpstream is what the original lists and a reader finds only here.
@@ -254,7 +298,7 @@ func (ex *exchange) refuseTags(doc *ocidoc.Document) error {
 		return nil
 	}
 	return refuse(http.StatusBadRequest, codeUnsupported,
-		"index %s for repository %s has attestations that are taken out, and is pushed by digest with tags in the query: push it by tag", doc.Digest(), ex.repo)
+		"%s %s for repository %s is not forwarded as it is, and is pushed by digest with tags in the query: push it by tag", doc.Kind, doc.Digest(), ex.repo)
 }
 
 // fetchManifest reads a document from upstream by digest, and makes sure that it is the one.
@@ -310,5 +354,9 @@ func (ex *exchange) logPush(message, ref string, rw *rewriting, took time.Durati
 		"action", rw.policy.Attestations, "rule", ex.rule.Name,
 		"taken", taken, "taken_bytes", bytes, "predicate_types", predicates, "identity", ex.id.Name, "took", took,
 	}
-	ex.log.Info(message, attrs...)
+	level := slog.LevelInfo
+	if rw.doc.Kind == ocidoc.KindManifest && digestRef(ref) {
+		level = slog.LevelDebug // one of several, the line of its index follows
+	}
+	ex.log.Log(ex.ctx(), level, message, attrs...)
 }

@@ -36,13 +36,13 @@ type judging struct {
 	bytes   int64
 }
 
-// judge gathers what the filters need to know about an index and asks them.
+// judge gathers what the filters need to know about a document and asks them.
 func (ex *exchange) judge(doc *ocidoc.Document, policy filters.Policy) (*rewriting, error) {
 	j := &judging{ex: ex, policy: policy, done: map[string]*rewriting{}}
-	return j.index(doc, 0)
+	return j.document(doc, 0)
 }
 
-func (j *judging) index(doc *ocidoc.Document, depth int) (*rewriting, error) {
+func (j *judging) document(doc *ocidoc.Document, depth int) (*rewriting, error) {
 	ex := j.ex
 	if depth > maxNesting {
 		return nil, refuse(http.StatusBadRequest, codeManifestInvalid, "index for repository %s is nested more than %d deep", ex.repo, maxNesting)
@@ -54,7 +54,7 @@ func (j *judging) index(doc *ocidoc.Document, depth int) (*rewriting, error) {
 	inner := map[string]filters.Inner{}
 	for _, e := range doc.Manifests {
 		child := rw.children[e.Digest]
-		if child == nil || child.Kind != ocidoc.KindIndex {
+		if child == nil || child.Kind != ocidoc.KindIndex && !filters.Converts(child, j.policy) {
 			continue
 		}
 		if _, again := inner[e.Digest]; again {
@@ -63,7 +63,7 @@ func (j *judging) index(doc *ocidoc.Document, depth int) (*rewriting, error) {
 		in := j.done[e.Digest]
 		if in == nil {
 			var err error
-			if in, err = j.index(child, depth+1); err != nil {
+			if in, err = j.document(child, depth+1); err != nil {
 				return nil, err
 			}
 			j.done[e.Digest] = in
@@ -75,10 +75,10 @@ func (j *judging) index(doc *ocidoc.Document, depth int) (*rewriting, error) {
 	}
 	plan, err := filters.Rewrite(doc, rw.children, inner, j.policy)
 	if errors.Is(err, filters.ErrMissingChild) {
-		return nil, refuse(http.StatusBadRequest, codeManifestBlobUnknown, "index %s for repository %s: %v", doc.Digest(), ex.repo, err).because(err)
+		return nil, refuse(http.StatusBadRequest, codeManifestBlobUnknown, "%s %s for repository %s: %v", doc.Kind, doc.Digest(), ex.repo, err).because(err)
 	}
 	if err != nil {
-		return nil, refuse(http.StatusBadRequest, codeManifestInvalid, "index %s for repository %s: %v", doc.Digest(), ex.repo, err).because(err)
+		return nil, refuse(http.StatusBadRequest, codeManifestInvalid, "%s %s for repository %s: %v", doc.Kind, doc.Digest(), ex.repo, err).because(err)
 	}
 	rw.plan = plan
 	return rw, nil
@@ -133,7 +133,7 @@ func (j *judging) gather(rw *rewriting) error {
 			continue
 		}
 		asked[e.Digest] = true
-		needed := filters.NeedsChild(rw.doc, e)
+		needed := filters.NeedsChild(rw.doc, e, j.policy)
 		g.Go(func() error {
 			child, local, err := j.child(ctx, e, needed)
 			if err != nil || child == nil {
@@ -171,7 +171,7 @@ func (j *judging) child(ctx context.Context, e ocidoc.Descriptor, needed bool) (
 	}
 	doc, storageErr := ex.findManifest(e.Digest)
 	if storageErr == nil && doc == nil && needed {
-		doc, storageErr = ex.findIndex(e.Digest)
+		doc, storageErr = ex.findRewritten(e.Digest)
 	}
 	if doc != nil {
 		return doc, true, nil
@@ -193,7 +193,7 @@ func (j *judging) child(ctx context.Context, e ocidoc.Descriptor, needed bool) (
 	if missing && !ex.standIns && storageErr != nil {
 		return nil, false, &storageFailed{cause: storageErr} // it may be one of those that storage does not give back now
 	}
-	if missing && !saysAttestation(e) {
+	if missing && !saysAttestation(e) && j.policy.MediaTypes != filters.MediaTypesDocker {
 		// Nobody has it and nothing suggests an attestation: whether an index may list it is upstream's to say.
 		return &ocidoc.Document{Kind: ocidoc.KindOther, ContentType: e.MediaType}, false, nil
 	}
@@ -207,8 +207,8 @@ func saysAttestation(e ocidoc.Descriptor) bool {
 		e.Platform != nil && e.Platform.OS == "unknown" && e.Platform.Architecture == "unknown"
 }
 
-// findIndex finds the original of an inner index that was rewritten when it was pushed.
-func (ex *exchange) findIndex(digest string) (*ocidoc.Document, error) {
+// findRewritten finds the original of an inner index or an image that was rewritten when it was pushed.
+func (ex *exchange) findRewritten(digest string) (*ocidoc.Document, error) {
 	aliases, err := ex.p.quarantine.Aliases(ex.ctx(), ex.repo, digest)
 	if err != nil || len(aliases) == 0 {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/gorilla/mux"
 
@@ -45,7 +46,7 @@ func (ex *exchange) manifestByDigest(digest string) error {
 	if err != nil {
 		return err
 	}
-	if resp.StatusCode != http.StatusNotFound || ex.rule.Attestations == filters.Forward {
+	if resp.StatusCode != http.StatusNotFound || !ex.rewrites() {
 		ex.passResponse(resp)
 		return nil
 	}
@@ -108,6 +109,9 @@ func (ex *exchange) localManifest(digest string) (*localDocument, error) {
 	}
 	if len(aliases) > 0 {
 		return ex.original(digest, aliases)
+	}
+	if ex.rule.Attestations == filters.Forward {
+		return nil, nil // nothing but aliases of what was converted
 	}
 	m, err := ex.findManifest(digest)
 	if err != nil {
@@ -185,7 +189,7 @@ func (ex *exchange) keepsTaken(a quarantine.Alias) bool {
 			}
 			continue
 		}
-		if m.Kind == ocidoc.KindManifest && !ex.keepsWhole(d, m) {
+		if filters.IsAttestation(m) && !ex.keepsWhole(d, m) { // the blobs of a converted image are upstream
 			return false
 		}
 	}
@@ -228,7 +232,7 @@ func (ex *exchange) findManifest(digest string) (*ocidoc.Document, error) {
 
 // manifestByTag shows what is upstream under the tag, or, with `view: original`, what was pushed.
 func (ex *exchange) manifestByTag(tag string) error {
-	if ex.rule.Attestations == filters.Forward {
+	if !ex.rewrites() {
 		return ex.pass(upstream.Request{Method: ex.r.Method, Path: manifestPath(tag), Header: pick(ex.r.Header, "Accept", "If-None-Match")})
 	}
 	if ex.rule.View == config.ViewOriginal {
@@ -236,7 +240,7 @@ func (ex *exchange) manifestByTag(tag string) error {
 			return err
 		}
 	}
-	resp, err := ex.do(upstream.Request{Method: ex.r.Method, Path: manifestPath(tag), Header: pick(ex.r.Header, "Accept", "If-None-Match")})
+	resp, err := ex.do(upstream.Request{Method: ex.r.Method, Path: manifestPath(tag), Header: ex.accept("If-None-Match")})
 	if err != nil {
 		return err
 	}
@@ -245,6 +249,22 @@ func (ex *exchange) manifestByTag(tag string) error {
 	}
 	ex.passResponse(resp)
 	return nil
+}
+
+// accept is what the client accepts, with every type in place of `*/*`, which distribution does not
+// know: BuildKit asks for "its type, */*", and gets 400 where the tag holds a list of Docker's
+// (registry/handlers/manifests.go, GetManifest).
+func (ex *exchange) accept(more ...string) http.Header {
+	h := pick(ex.r.Header, append(more, "Accept")...)
+	for _, line := range h["Accept"] {
+		for t := range strings.SplitSeq(line, ",") {
+			if strings.TrimSpace(t) == "*/*" {
+				h["Accept"] = manifestTypes
+				return h
+			}
+		}
+	}
+	return h
 }
 
 // tellTag adds the header by which a reader knows that the tag holds a rewrite.
@@ -263,7 +283,7 @@ func (ex *exchange) tellTag(tag, forwarded string) {
 // digest: BuildKit, containerd and regctl skip a push when HEAD shows their own digest.
 func (ex *exchange) pushedUnder(tag string) (done bool, err error) {
 	// With the client's own Accept, so that the answer serves when there is no original.
-	resp, err := ex.do(upstream.Request{Method: http.MethodHead, Path: manifestPath(tag), Header: pick(ex.r.Header, "Accept")})
+	resp, err := ex.do(upstream.Request{Method: http.MethodHead, Path: manifestPath(tag), Header: ex.accept()})
 	if err != nil {
 		return true, err
 	}
@@ -301,7 +321,7 @@ func (ex *exchange) originalOf(tag, forwarded string) *localDocument {
 		return nil
 	}
 	for _, a := range aliases {
-		if a.Forwarded == forwarded && a.Action == filters.Store && a.Unwrap == ex.rule.Unwrap {
+		if a.Forwarded == forwarded && a.Action == filters.Store && a.Unwrap == ex.rule.Unwrap && a.MediaTypes == converted(ex.policy()) {
 			b, err := ex.findOriginal(original)
 			if err != nil || b == nil || !ex.keepsTaken(a) {
 				return nil

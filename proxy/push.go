@@ -31,10 +31,10 @@ func (ex *exchange) putManifest() error {
 	if digestRef(ref) {
 		ex.tags = url.Values{"tag": ex.r.URL.Query()["tag"]} // distribution-spec after 1.1: tags beside a push by digest
 	}
-	if ex.rule.Attestations == filters.Forward {
+	doc, err := ocidoc.Parse(body, contentType)
+	if ex.rule.Attestations == filters.Forward && (err != nil || !filters.Converts(doc, ex.policy())) {
 		return ex.forward(ref, &ocidoc.Document{Bytes: body, ContentType: contentType}, contentType)
 	}
-	doc, err := ocidoc.Parse(body, contentType)
 	if err != nil && ex.p.cfg.DryRun {
 		ex.log.Warn("dry run: would be refused", "reference", ref, "reason", err)
 		return ex.forward(ref, &ocidoc.Document{Bytes: body, ContentType: contentType}, contentType)
@@ -46,12 +46,12 @@ func (ex *exchange) putManifest() error {
 		return err
 	}
 	switch {
-	case doc.Kind == ocidoc.KindIndex:
+	case doc.Kind == ocidoc.KindIndex, filters.Converts(doc, ex.policy()):
 		// What is held is judged, stored and told of only for who may push here (I9).
 		if err := ex.passthroughMayWrite(); err != nil {
 			return err
 		}
-		return ex.putIndex(ref, doc, contentType)
+		return ex.putJudged(ref, doc, contentType)
 	case filters.IsAttestation(doc) && digestRef(ref) && len(ex.tags["tag"]) == 0 && ex.peeks():
 		return ex.holdAttestation(doc, contentType)
 	case filters.IsAttestation(doc) && ex.peeks():

@@ -112,7 +112,7 @@ func (ex *exchange) readFallback(digest string) (ocispec.Index, error) {
 // addStored adds the attestations that `store` keeps for an image, the legacy ones as derived OCI 1.1 manifests. Reading
 // them needs authority. tagged says that the list is that of upstream's referrers tag.
 func (ex *exchange) addStored(digest string, list []ocispec.Descriptor, tagged bool) ([]ocispec.Descriptor, error) {
-	records, err := ex.p.attest.BySubject(ex.ctx(), ex.repo, digest)
+	records, err := ex.recordsAbout(digest)
 	if err != nil {
 		return nil, ex.storageTransient(err, "stored attestations of %s in repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)
 	}
@@ -147,6 +147,26 @@ func (ex *exchange) addStored(digest string, list []ocispec.Descriptor, tagged b
 	// One that the registry has in its legacy form is listed once, in the form that says what it is about.
 	list = slices.DeleteFunc(list, func(d ocispec.Descriptor) bool { return replaced[d.Digest.String()] })
 	return mergeDescriptors(list, stored), nil
+}
+
+// recordsAbout finds what is stored for an image, also by the digest it had before its conversion.
+func (ex *exchange) recordsAbout(digest string) ([]attest.Record, error) {
+	records, err := ex.p.attest.BySubject(ex.ctx(), ex.repo, digest)
+	if err != nil || ex.rule.MediaTypes != filters.MediaTypesDocker {
+		return records, err
+	}
+	aliases, err := ex.p.quarantine.Aliases(ex.ctx(), ex.repo, digest)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range aliases {
+		more, err := ex.p.attest.BySubject(ex.ctx(), ex.repo, a.Forwarded)
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, more...)
+	}
+	return records, nil
 }
 
 func (ex *exchange) referrerOf(r attest.Record) (ocispec.Descriptor, bool, error) {

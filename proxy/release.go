@@ -74,7 +74,7 @@ func (ex *exchange) releaseAll(doc *ocidoc.Document) (bool, error) {
 			continue // an index may list one child any number of times
 		}
 		seen[e.Digest] = true
-		child, err := ex.findManifest(e.Digest)
+		child, err := ex.findReleasable(e.Digest)
 		if err != nil {
 			ex.p.storageTrouble(ex.log, "look up manifest "+e.Digest, err)
 			continue
@@ -88,6 +88,20 @@ func (ex *exchange) releaseAll(doc *ocidoc.Document) (bool, error) {
 		sent = true
 	}
 	return sent, nil
+}
+
+// findReleasable finds a child that only Sluice has: a held manifest, or an image that went upstream
+// in other media types, which was the last time but is not what the rule says now.
+func (ex *exchange) findReleasable(digest string) (*ocidoc.Document, error) {
+	child, err := ex.findManifest(digest)
+	if err != nil || child != nil {
+		return child, err
+	}
+	child, err = ex.findRewritten(digest)
+	if err != nil || !filters.IsImage(child) {
+		return nil, err
+	}
+	return child, nil
 }
 
 // releaseManifest sends a held manifest by digest, after everything that it refers to.

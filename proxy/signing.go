@@ -15,6 +15,9 @@ func (ex *exchange) checkSigned(ref string, doc *ocidoc.Document) error {
 	if ex.rule.SignedOriginals == config.SignedForward || !ex.peeks() {
 		return nil
 	}
+	if digestRef(ref) && filters.IsAttestation(doc) {
+		return nil // a build's own, about an image that was converted: it is taken out anyway
+	}
 	signed, ok := filters.SignatureTag(ref)
 	if !ok && doc.Subject != nil {
 		signed = doc.Subject.Digest

@@ -74,6 +74,10 @@ func (ex *exchange) cannotStore(ref string, doc *ocidoc.Document, contentType st
 	case config.StorageErrorForward:
 		return ex.forwardWhole(ref, doc, contentType)
 	case config.StorageErrorStrip:
+		if digestRef(ref) && doc.Kind == ocidoc.KindManifest {
+			// Without an alias its index would not find it. It is converted when that comes.
+			return ex.forward(ref, doc, contentType)
+		}
 		policy.Attestations = filters.Strip
 		return ex.stripOnly(ref, doc, policy)
 	}

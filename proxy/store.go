@@ -180,9 +180,22 @@ func (ex *exchange) recordStored(ref, original string, records []attest.Record) 
 	return nil
 }
 
-// subjectOf finds the image that an attestation is about: its entry or manifest says so, or its
-// first statement does.
+// subjectOf finds the image that an attestation is about, as upstream has it: readers of the registry
+// know a converted image by no other digest.
 func (ex *exchange) subjectOf(rw *rewriting, t filters.Taken) ocidoc.Descriptor {
+	d := ex.pushedSubject(rw, t)
+	for _, n := range rw.nested {
+		if n.doc.Kind == ocidoc.KindManifest && n.doc.Digest() == d.Digest {
+			will := n.willBe()
+			return ocidoc.Descriptor{MediaType: will.MediaType, Digest: will.Digest, Size: will.Size}
+		}
+	}
+	return d
+}
+
+// pushedSubject is the image as it was pushed: the entry or the manifest of the attestation says it,
+// or its first statement does.
+func (ex *exchange) pushedSubject(rw *rewriting, t filters.Taken) ocidoc.Descriptor {
 	if t.Manifest.Subject != nil {
 		return *t.Manifest.Subject
 	}

@@ -63,6 +63,6 @@ func summarize(w io.Writer, c *config.Config) error {
 }
 
 func effective(s config.RuleSettings) string {
-	return fmt.Sprintf("%s: attestations %s, unwrap %s, view %s, signed originals %s",
-		cmp.Or(s.Name, config.DefaultRule), s.Attestations, s.Unwrap, s.View, s.SignedOriginals)
+	return fmt.Sprintf("%s: attestations %s, unwrap %s, view %s, media types %s, cache index %s, signed originals %s",
+		cmp.Or(s.Name, config.DefaultRule), s.Attestations, s.Unwrap, s.View, s.MediaTypes, s.CacheIndex, s.SignedOriginals)
 }

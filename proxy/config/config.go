@@ -21,28 +21,29 @@ import (
 // Config is the whole configuration. Take it from Load, Parse or Default; it is
 // not changed afterwards and may be read by any number of goroutines.
 type Config struct {
-	Listen          string          `yaml:"listen"`
-	TLS             TLS             `yaml:"tls"`
-	Admin           string          `yaml:"admin"` // "" = off
-	Pprof           bool            `yaml:"pprof"`
-	AccessLog       bool            `yaml:"access_log"`
-	Notifications   Notifications   `yaml:"notifications"`
-	Access          Access          `yaml:"access"`
-	Upstreams       []Upstream      `yaml:"upstreams"`
-	Attestations    filters.Action  `yaml:"attestations"`
-	DryRun          bool            `yaml:"dry_run"`
-	Unwrap          filters.Unwrap  `yaml:"unwrap"`
-	View            View            `yaml:"view"`
-	MediaTypes      MediaTypes      `yaml:"media_types"`
-	SignedOriginals SignedOriginals `yaml:"signed_originals"`
-	Rules           []Rule          `yaml:"rules"`
-	Store           Store           `yaml:"store"`
-	Storage         Storage         `yaml:"storage"`
-	OnStorageError  OnStorageError  `yaml:"on_storage_error"`
-	Retention       Days            `yaml:"retention"`
-	MaxHeldBlob     Size            `yaml:"max_held_blob"`
-	SealKeys        []Secret        `yaml:"seal_keys"` // 32 bytes each, base64 or hex; see Keys
-	ShutdownTimeout Duration        `yaml:"shutdown_timeout"`
+	Listen          string             `yaml:"listen"`
+	TLS             TLS                `yaml:"tls"`
+	Admin           string             `yaml:"admin"` // "" = off
+	Pprof           bool               `yaml:"pprof"`
+	AccessLog       bool               `yaml:"access_log"`
+	Notifications   Notifications      `yaml:"notifications"`
+	Access          Access             `yaml:"access"`
+	Upstreams       []Upstream         `yaml:"upstreams"`
+	Attestations    filters.Action     `yaml:"attestations"`
+	DryRun          bool               `yaml:"dry_run"`
+	Unwrap          filters.Unwrap     `yaml:"unwrap"`
+	View            View               `yaml:"view"`
+	MediaTypes      filters.MediaTypes `yaml:"media_types"`
+	CacheIndex      filters.CacheIndex `yaml:"cache_index"`
+	SignedOriginals SignedOriginals    `yaml:"signed_originals"`
+	Rules           []Rule             `yaml:"rules"`
+	Store           Store              `yaml:"store"`
+	Storage         Storage            `yaml:"storage"`
+	OnStorageError  OnStorageError     `yaml:"on_storage_error"`
+	Retention       Days               `yaml:"retention"`
+	MaxHeldBlob     Size               `yaml:"max_held_blob"`
+	SealKeys        []Secret           `yaml:"seal_keys"` // 32 bytes each, base64 or hex; see Keys
+	ShutdownTimeout Duration           `yaml:"shutdown_timeout"`
 
 	source source // where each key was set, for messages
 }
@@ -135,12 +136,13 @@ type CreateRepositories struct {
 // Rule overrides settings for the repositories that match one of its globs.
 // Settings that are empty fall back to those at the top level.
 type Rule struct {
-	Repositories    []string        `yaml:"repositories"`
-	Attestations    filters.Action  `yaml:"attestations"`
-	Unwrap          filters.Unwrap  `yaml:"unwrap"`
-	View            View            `yaml:"view"`
-	MediaTypes      MediaTypes      `yaml:"media_types"`
-	SignedOriginals SignedOriginals `yaml:"signed_originals"`
+	Repositories    []string           `yaml:"repositories"`
+	Attestations    filters.Action     `yaml:"attestations"`
+	Unwrap          filters.Unwrap     `yaml:"unwrap"`
+	View            View               `yaml:"view"`
+	MediaTypes      filters.MediaTypes `yaml:"media_types"`
+	CacheIndex      filters.CacheIndex `yaml:"cache_index"`
+	SignedOriginals SignedOriginals    `yaml:"signed_originals"`
 }
 
 // Store says where attestations go that `attestations: store` takes out.
@@ -173,7 +175,6 @@ type (
 	Credentials         string
 	Redirects           string
 	View                string
-	MediaTypes          string
 	SignedOriginals     string
 	StoreTo             string
 	OnStorageError      string
@@ -206,7 +207,8 @@ const (
 	ViewUpstream View = "upstream"
 	ViewOriginal View = "original"
 
-	MediaTypesKeep MediaTypes = "keep"
+	// CacheIndexAuto is manifest if the upstream is Amazon ECR, else keep.
+	CacheIndexAuto filters.CacheIndex = "auto"
 
 	SignedRefuse  SignedOriginals = "refuse"
 	SignedWarn    SignedOriginals = "warn"
@@ -240,7 +242,8 @@ func Default() *Config {
 		Attestations:    filters.Store,
 		Unwrap:          filters.UnwrapAuto,
 		View:            ViewUpstream,
-		MediaTypes:      MediaTypesKeep,
+		MediaTypes:      filters.MediaTypesKeep,
+		CacheIndex:      CacheIndexAuto,
 		SignedOriginals: SignedRefuse,
 		Store:           Store{To: StoreToStorage, Repository: "{repository}-attestations", Retention: Forever},
 		Storage:         Storage{Filesystem: &Filesystem{RootDirectory: "./sluice-data"}},

@@ -71,7 +71,7 @@ rules:
 	if err != nil {
 		t.Fatal(err)
 	}
-	def := RuleSettings{filters.Store, filters.UnwrapAuto, ViewOriginal, SignedRefuse, MediaTypesKeep, DefaultRule}
+	def := RuleSettings{filters.Store, filters.UnwrapAuto, ViewOriginal, SignedRefuse, filters.MediaTypesKeep, CacheIndexAuto, DefaultRule}
 	with := func(name string, change func(*RuleSettings)) RuleSettings {
 		s := def
 		s.Name = name
@@ -93,6 +93,21 @@ rules:
 	} {
 		if d := cmp.Diff(want, c.Rule(repository)); d != "" {
 			t.Errorf("%s (-want +got):\n%s", repository, d)
+		}
+	}
+}
+
+func TestTheCacheIndexIsConvertedForECRUnlessTheSettingSaysOtherwise(t *testing.T) {
+	for setting, want := range map[filters.CacheIndex][2]filters.CacheIndex{ // elsewhere, ECR
+		CacheIndexAuto:             {filters.CacheIndexKeep, filters.CacheIndexManifest},
+		filters.CacheIndexKeep:     {filters.CacheIndexKeep, filters.CacheIndexKeep},
+		filters.CacheIndexManifest: {filters.CacheIndexManifest, filters.CacheIndexManifest},
+	} {
+		c := Default()
+		c.CacheIndex = setting
+		got := [2]filters.CacheIndex{c.Rule("app").Policy(false).CacheIndex, c.Rule("app").Policy(true).CacheIndex}
+		if got != want || c.Rule("app").Policy(true).Validate() != nil {
+			t.Errorf("%s: %v, want %v", setting, got, want)
 		}
 	}
 }

@@ -17,16 +17,24 @@ type RuleSettings struct {
 	Unwrap          filters.Unwrap
 	View            View
 	SignedOriginals SignedOriginals
-	MediaTypes      MediaTypes
+	MediaTypes      filters.MediaTypes
+	CacheIndex      filters.CacheIndex
 	Name            string // the rule's globs, which stay the same when rules are reordered; DefaultRule if none matched
 }
 
 // DefaultRule is the Name of the settings at the top level. No glob looks like it.
 const DefaultRule = "(default)"
 
-// Policy is what the filters need of the settings.
-func (s RuleSettings) Policy() filters.Policy {
-	return filters.Policy{Attestations: s.Attestations, Unwrap: s.Unwrap}
+// Policy is what the filters need of the settings. ecr tells whether the repository is in Amazon ECR.
+func (s RuleSettings) Policy(ecr bool) filters.Policy {
+	p := filters.Policy{Attestations: s.Attestations, Unwrap: s.Unwrap, MediaTypes: s.MediaTypes, CacheIndex: s.CacheIndex}
+	if p.CacheIndex == CacheIndexAuto {
+		p.CacheIndex = filters.CacheIndexKeep
+		if ecr {
+			p.CacheIndex = filters.CacheIndexManifest
+		}
+	}
+	return p
 }
 
 // Rule gives the settings for a repository, by the name that clients use: the first
@@ -50,6 +58,7 @@ func (c *Config) Effective(r Rule) RuleSettings {
 		View:            cmp.Or(r.View, c.View),
 		SignedOriginals: cmp.Or(r.SignedOriginals, c.SignedOriginals),
 		MediaTypes:      cmp.Or(r.MediaTypes, c.MediaTypes),
+		CacheIndex:      cmp.Or(r.CacheIndex, c.CacheIndex),
 		Name:            cmp.Or(strings.Join(r.Repositories, ","), DefaultRule),
 	}
 }
@@ -94,7 +103,10 @@ func (v *validator) rules() {
 			enum(v, at+".view", r.View, views(), nil)
 		}
 		if r.MediaTypes != "" {
-			enum(v, at+".media_types", r.MediaTypes, []MediaTypes{MediaTypesKeep}, []MediaTypes{"docker"})
+			enum(v, at+".media_types", r.MediaTypes, mediaTypes(), nil)
+		}
+		if r.CacheIndex != "" {
+			enum(v, at+".cache_index", r.CacheIndex, cacheIndexes(), nil)
 		}
 		if r.SignedOriginals != "" {
 			enum(v, at+".signed_originals", r.SignedOriginals, signed(), nil)
@@ -109,6 +121,16 @@ func (v *validator) rules() {
 				v.contradictoryView(at+".view", "attestations", s.Attestations)
 			case r.Attestations != "":
 				v.contradictoryView(at+".attestations", "view", s.Attestations)
+			}
+		}
+		if s.MediaTypes == filters.MediaTypesDocker && s.Attestations == filters.Forward {
+			switch {
+			case r.MediaTypes != "" && r.Attestations != "":
+				v.contradictoryTypes(at+".media_types", at+".attestations")
+			case r.MediaTypes != "":
+				v.contradictoryTypes(at+".media_types", "attestations")
+			case r.Attestations != "":
+				v.contradictoryTypes(at+".attestations", "media_types")
 			}
 		}
 	}

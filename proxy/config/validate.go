@@ -72,6 +72,14 @@ func unwraps() []filters.Unwrap {
 	return []filters.Unwrap{filters.UnwrapAuto, filters.UnwrapAlways, filters.UnwrapNever}
 }
 func views() []View { return []View{ViewUpstream, ViewOriginal} }
+func mediaTypes() []filters.MediaTypes {
+	return []filters.MediaTypes{filters.MediaTypesKeep, filters.MediaTypesDocker}
+}
+
+func cacheIndexes() []filters.CacheIndex {
+	return []filters.CacheIndex{CacheIndexAuto, filters.CacheIndexKeep, filters.CacheIndexManifest}
+}
+
 func signed() []SignedOriginals {
 	return []SignedOriginals{SignedRefuse, SignedWarn, SignedForward}
 }
@@ -139,11 +147,24 @@ func (v *validator) settings() {
 	enum(v, "attestations", v.Attestations, actions(), nil)
 	enum(v, "unwrap", v.Unwrap, unwraps(), nil)
 	enum(v, "view", v.View, views(), nil)
-	enum(v, "media_types", v.MediaTypes, []MediaTypes{MediaTypesKeep}, []MediaTypes{"docker"})
+	enum(v, "media_types", v.MediaTypes, mediaTypes(), nil)
+	enum(v, "cache_index", v.CacheIndex, cacheIndexes(), nil)
 	enum(v, "signed_originals", v.SignedOriginals, signed(), nil)
 	if v.View == ViewOriginal && v.Attestations != filters.Store && slices.Contains(actions(), v.Attestations) {
 		v.contradictoryView("view", "attestations", v.Attestations)
 	}
+	if v.MediaTypes == filters.MediaTypesDocker && v.Attestations == filters.Forward {
+		v.contradictoryTypes("media_types", "attestations")
+	}
+}
+
+// contradictoryTypes is reported where one of the two was set, and names the other.
+func (v *validator) contradictoryTypes(at, other string) {
+	if strings.HasSuffix(at, "media_types") {
+		v.add(at, "docker needs images without attestations, which Docker's media types cannot list, and %s is forward; set attestations: store or strip, or media_types: keep", v.source.where(other))
+		return
+	}
+	v.add(at, "forward leaves attestations in the index, which Docker's media types cannot list, and %s is docker; set attestations: store or strip, or media_types: keep", v.source.where(other))
 }
 
 // contradictoryView is reported where one of the two was set, and names the other:

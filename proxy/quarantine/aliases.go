@@ -15,16 +15,17 @@ import (
 // Alias says that an original was forwarded as something else, and by which rule. It is a few hundred bytes and kept
 // for good: whoever still has the original's digest is told the forwarded one.
 type Alias struct {
-	Original           string         `json:"original"`
-	OriginalMediaType  string         `json:"originalMediaType,omitempty"`
-	Forwarded          string         `json:"forwarded"`
-	ForwardedMediaType string         `json:"forwardedMediaType,omitempty"`
-	ForwardedSize      int64          `json:"forwardedSize,omitempty"`
-	Action             filters.Action `json:"action,omitempty"`
-	Unwrap             filters.Unwrap `json:"unwrap,omitempty"`
-	Rule               string         `json:"rule,omitempty"`
-	Taken              []string       `json:"taken,omitempty"` // what the original lists and upstream lacks: attestations, inner originals
-	At                 time.Time      `json:"at"`
+	Original           string             `json:"original"`
+	OriginalMediaType  string             `json:"originalMediaType,omitempty"`
+	Forwarded          string             `json:"forwarded"`
+	ForwardedMediaType string             `json:"forwardedMediaType,omitempty"`
+	ForwardedSize      int64              `json:"forwardedSize,omitempty"`
+	Action             filters.Action     `json:"action,omitempty"`
+	Unwrap             filters.Unwrap     `json:"unwrap,omitempty"`
+	MediaTypes         filters.MediaTypes `json:"mediaTypes,omitempty"` // what images were converted to, "" if they were not
+	Rule               string             `json:"rule,omitempty"`
+	Taken              []string           `json:"taken,omitempty"` // what the original lists and upstream lacks: attestations, inner originals, images before their conversion
+	At                 time.Time          `json:"at"`
 }
 
 func aliasFolder(repo, original string) (folder string, err error) {

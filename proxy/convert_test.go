@@ -1,0 +1,411 @@
+package proxy_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
+
+	"sluice/filters"
+	"sluice/filters/ocidoc"
+	"sluice/proxy/config"
+	"sluice/proxy/proxytest"
+)
+
+func mediaTypes(m filters.MediaTypes) setting {
+	return with(func(c *config.Config) { c.MediaTypes = m })
+}
+
+// The promise with media_types: docker: upstream holds exactly what the same build sends with
+// --provenance=false and oci-mediatypes=false.
+func TestWithDockerMediaTypesUpstreamHoldsWhatADockerPushWouldHaveSent(t *testing.T) {
+	every(t, func(t *testing.T, newUpstream upstreamFunc) {
+		for _, client := range proxytest.Clients() {
+			if !client.Indexes {
+				continue
+			}
+			for i, form := range append([]proxytest.Form{proxytest.FormNone}, forms...) {
+				for _, act := range []filters.Action{filters.Strip, filters.Store}[i%2 : i%2+1] {
+					for _, platforms := range [][]string{{"linux/amd64"}, {"linux/amd64", "linux/arm64"}} {
+						t.Run(fmt.Sprintf("%s %s %q %d platforms", client.Name, act, form, len(platforms)), func(t *testing.T) {
+							o := proxytest.SyntheticOptions{Platforms: platforms, Layers: 2}
+							o.DockerTypes = true
+							docker := proxytest.Synthetic(o)
+							o.DockerTypes, o.Form, o.SBOM = false, form, form != proxytest.FormNone
+							tree := proxytest.Synthetic(o)
+							r := newRig(t, newUpstream(t, proxytest.UpstreamOptions{}), action(act), mediaTypes(filters.MediaTypesDocker))
+							reference := newUpstream(t, proxytest.UpstreamOptions{})
+							if _, err := client.Push(context.Background(), proxytest.Options{BaseURL: reference.URL, Repository: "app", Tags: []string{"1"}, Tree: docker}); err != nil {
+								t.Fatal(err)
+							}
+							want := reference.Inspect(t).Repository("app")
+							check := func(when string) {
+								t.Helper()
+								if got := r.upstreamDigest("app", "1"); got != docker.Digest() {
+									a := r.direct(http.MethodGet, "/v2/app/manifests/1", nil, acceptAll...)
+									t.Fatalf("%s: upstream's tag is %s %s, want %s %s", when, got, a.body, docker.Digest(), docker.Root.Bytes())
+								}
+								got := r.upstream.Inspect(t).Repository("app")
+								if len(got.Manifests) != len(want.Manifests) {
+									t.Errorf("%s: %d manifests upstream, the reference push makes %d", when, len(got.Manifests), len(want.Manifests))
+								}
+								proxytest.AssertClean(t, r.upstream)
+								proxytest.AssertComplete(t, r.upstream)
+							}
+							r.push(client.Push, "app", "1", tree)
+							check("first push")
+							r.restart()
+							r.push(client.Push, "app", "1", tree)
+							check("the same again")
+							o.Build = 7
+							r.push(client.Push, "app", "1", proxytest.Synthetic(o))
+							check("a rebuild")
+							back, err := proxytest.PullAll(context.Background(), r.url(), "app", tree.Digest())
+							if err != nil {
+								t.Fatal(err)
+							}
+							if err := back.Equal(tree); err != nil {
+								t.Errorf("the original by its digest: %v", err)
+							}
+						})
+					}
+				}
+			}
+		}
+	})
+}
+
+// I5 for each document: the answer has the digest of what was sent, and names the other.
+func TestAConvertedImageAnswersToItsOwnDigest(t *testing.T) {
+	for _, act := range []filters.Action{filters.Strip, filters.Store} {
+		t.Run(string(act), func(t *testing.T) {
+			o := proxytest.SyntheticOptions{Platforms: []string{"linux/amd64"}}
+			tree := proxytest.Synthetic(o)
+			o.DockerTypes = true
+			docker := proxytest.Synthetic(o)
+			r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), action(act), mediaTypes(filters.MediaTypesDocker))
+			image := tree.Root
+			for _, b := range image.Blobs() {
+				r.request(http.MethodPut, put(r.upload("app"), b.Digest), b.Bytes()).want(t, http.StatusCreated)
+			}
+			for _, ref := range []string{image.Digest, "1"} {
+				a := r.request(http.MethodPut, "/v2/app/manifests/"+ref, image.Bytes(), "Content-Type", ociManifest).want(t, http.StatusCreated)
+				if got := a.Header.Get("Docker-Content-Digest"); got != image.Digest {
+					t.Errorf("%s: Docker-Content-Digest %s", ref, got)
+				}
+				if got := a.Header.Get("Sluice-Forwarded-Digest"); got != docker.Digest() {
+					t.Errorf("%s: Sluice-Forwarded-Digest %s, want %s", ref, got, docker.Digest())
+				}
+				if !strings.Contains(a.Header.Get("Warning"), docker.Digest()) {
+					t.Errorf("%s: Warning %q", ref, a.Header.Get("Warning"))
+				}
+			}
+			for _, method := range []string{http.MethodHead, http.MethodGet} {
+				a := r.request(method, "/v2/app/manifests/"+image.Digest, nil, acceptAll...).want(t, http.StatusOK)
+				if a.Header.Get("Content-Type") != ociManifest || a.Header.Get("Docker-Content-Digest") != image.Digest || a.Header.Get("Sluice-Forwarded-Digest") != docker.Digest() {
+					t.Errorf("%s by digest: %v", method, a.Header)
+				}
+				if method == http.MethodGet && string(a.body) != string(image.Bytes()) {
+					t.Errorf("other bytes: %s", a.body)
+				}
+				a = r.request(method, "/v2/app/manifests/1", nil, acceptAll...).want(t, http.StatusOK)
+				if a.Header.Get("Docker-Content-Digest") != docker.Digest() || a.Header.Get("Sluice-Forwarded-Digest") != docker.Digest() {
+					t.Errorf("%s by tag: %v", method, a.Header)
+				}
+			}
+			r.direct(http.MethodHead, "/v2/app/manifests/"+image.Digest, nil, acceptAll...).want(t, http.StatusNotFound)
+			// A signature for it would protect nobody.
+			sig := []byte(fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},"layers":[]}`, ociManifest, image.Config.Digest, image.Config.Size))
+			a := r.request(http.MethodPut, "/v2/app/manifests/"+filters.FallbackTag(image.Digest)+".sig", sig, "Content-Type", ociManifest).want(t, http.StatusForbidden, "DENIED")
+			if !strings.Contains(string(a.body), docker.Digest()) {
+				t.Errorf("%s", a.body)
+			}
+		})
+	}
+}
+
+// Images that were upstream in OCI's form before the rule, and are not sent again.
+func TestImagesThatAreUpstreamAlreadyAreConvertedWithTheirIndex(t *testing.T) {
+	every(t, func(t *testing.T, newUpstream upstreamFunc) {
+		for _, form := range append([]proxytest.Form{proxytest.FormNone}, forms...) {
+			tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: form})
+			docker := proxytest.Synthetic(proxytest.SyntheticOptions{DockerTypes: true})
+			up := newUpstream(t, proxytest.UpstreamOptions{})
+			if _, err := proxytest.BuildKit(context.Background(), proxytest.Options{BaseURL: up.URL, Repository: "app", Tags: []string{"0"}, Tree: tree}); err != nil {
+				t.Fatal(err)
+			}
+			r := newRig(t, up, mediaTypes(filters.MediaTypesDocker))
+			r.push(proxytest.Oras, "app", "1", tree)
+			if got := r.upstreamDigest("app", "1"); got != docker.Digest() {
+				t.Errorf("%q: upstream has %s, want %s", form, got, docker.Digest())
+			}
+			proxytest.AssertComplete(t, up)
+		}
+	})
+}
+
+// The rule is taken back: what clients do not send again, since they are told that it exists, is sent
+// as it was pushed.
+func TestAfterTheRuleIsTakenBackImagesGoUpstreamAsTheyWerePushed(t *testing.T) {
+	for _, act := range []filters.Action{filters.Strip, filters.Store} {
+		shared, up := inmemory.New(), proxytest.NewDistribution(t, proxytest.UpstreamOptions{})
+		tree, plain := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy}), proxytest.Synthetic(proxytest.SyntheticOptions{})
+		newRig(t, up, action(act), storage(shared), mediaTypes(filters.MediaTypesDocker)).push(proxytest.BuildKit, "app", "1", tree)
+		r := newRig(t, up, action(act), storage(shared))
+		r.push(proxytest.BuildKit, "app", "1", tree)
+		if got := r.upstreamDigest("app", "1"); got != plain.Digest() {
+			t.Errorf("%s: upstream has %s, want %s", act, got, plain.Digest())
+		}
+		proxytest.AssertClean(t, up)
+		proxytest.AssertComplete(t, up)
+	}
+}
+
+// I10, with conversions.
+func TestConversionsNeedNothingOfOneProcess(t *testing.T) {
+	for _, client := range proxytest.Clients() {
+		if !client.Indexes {
+			continue
+		}
+		up, shared := proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), inmemory.New()
+		var replicas []*rig
+		for range 3 {
+			replicas = append(replicas, newRig(t, up, storage(shared), mediaTypes(filters.MediaTypesDocker)))
+		}
+		var next atomic.Uint32
+		balancer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			replicas[int(next.Add(1))%len(replicas)].proxy.Handler().ServeHTTP(w, r)
+		}))
+		t.Cleanup(balancer.Close)
+		docker := proxytest.Synthetic(proxytest.SyntheticOptions{DockerTypes: true})
+		tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormArtifact})
+		for range 2 {
+			if _, err := client.Push(context.Background(), proxytest.Options{BaseURL: balancer.URL, Repository: "app", Tags: []string{"1"}, Tree: tree}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := replicas[0].upstreamDigest("app", "1"); got != docker.Digest() {
+			t.Errorf("%s: upstream's tag is %s, want %s", client.Name, got, docker.Digest())
+		}
+		proxytest.AssertClean(t, up)
+		proxytest.AssertComplete(t, up)
+	}
+}
+
+func TestStoredAttestationsAreFoundByTheConvertedImage(t *testing.T) {
+	for _, form := range forms {
+		tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: form})
+		docker := proxytest.Synthetic(proxytest.SyntheticOptions{DockerTypes: true})
+		r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), mediaTypes(filters.MediaTypesDocker))
+		r.push(proxytest.BuildKit, "app", "1", tree)
+		for i, image := range docker.Images() {
+			for _, digest := range []string{image.Digest, tree.Images()[i].Digest} {
+				if n := len(r.referrers("app", digest).Manifests); n != 1 {
+					t.Errorf("%s: %d stored referrers of %s %s, want 1", form, n, image.Name, digest)
+				}
+			}
+		}
+	}
+}
+
+func TestTheTagShowsTheOriginalOfAConversionOnlyUnderTheRuleThatMadeIt(t *testing.T) {
+	up, shared := proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), inmemory.New()
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
+	docker := proxytest.Synthetic(proxytest.SyntheticOptions{DockerTypes: true})
+	r := newRig(t, up, storage(shared), view(config.ViewOriginal), mediaTypes(filters.MediaTypesDocker))
+	r.push(proxytest.BuildKit, "app", "1", tree)
+	if got := r.request(http.MethodHead, "/v2/app/manifests/1", nil, acceptAll...).Header.Get("Docker-Content-Digest"); got != tree.Digest() {
+		t.Errorf("view: original shows %s, want %s", got, tree.Digest())
+	}
+	r = newRig(t, up, storage(shared), view(config.ViewOriginal))
+	if got := r.request(http.MethodHead, "/v2/app/manifests/1", nil, acceptAll...).Header.Get("Docker-Content-Digest"); got != docker.Digest() {
+		t.Errorf("without the rule the tag shows %s, want what is upstream, %s", got, docker.Digest())
+	}
+}
+
+func TestAnImageWithZstdLayersIsRefusedUnderDockerMediaTypes(t *testing.T) {
+	tree := proxytest.Documents(t, "i-zstd")
+	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), mediaTypes(filters.MediaTypesDocker))
+	r.upstream.Seed(t, "app", tree)
+	image := tree.Images()[0]
+	a := r.request(http.MethodPut, "/v2/app/manifests/"+image.Digest, image.Bytes(), "Content-Type", ociManifest).want(t, http.StatusBadRequest, "MANIFEST_INVALID")
+	if !strings.Contains(string(a.body), "manifest "+image.Digest+" for repository app") || !strings.Contains(string(a.body), "zstd") {
+		t.Errorf("%s", a.body)
+	}
+}
+
+func TestADryRunConvertsNothing(t *testing.T) {
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{})
+	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), mediaTypes(filters.MediaTypesDocker), with(func(c *config.Config) { c.DryRun = true }))
+	r.push(proxytest.BuildKit, "app", "1", tree)
+	if got := r.upstreamDigest("app", "1"); got != tree.Digest() {
+		t.Errorf("upstream has %s, want %s", got, tree.Digest())
+	}
+	if !strings.Contains(r.log.String(), "dry run: would be rewritten") {
+		t.Error("it does not say what it would have done")
+	}
+}
+
+// refusesCacheIndexes is what ECR does with an index of blobs.
+func refusesCacheIndexes(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if t := r.Header.Get("Content-Type"); r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") && ocidoc.KindOf(t) == ocidoc.KindIndex {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = w.Write([]byte(`{"errors":[{"code":"MANIFEST_INVALID","message":"Invalid parameter"}]}`))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func TestACacheIndexIsForwardedAsTheManifestThatBuildKitWrites(t *testing.T) {
+	want := proxytest.Documents(t, "h-cache-image-manifest")
+	for _, scenario := range []string{"h-cache-oci-index", "h-cache-docker-list"} {
+		for _, act := range []filters.Action{filters.Store, filters.Strip, filters.Forward} {
+			t.Run(scenario+" "+string(act), func(t *testing.T) {
+				tree := proxytest.Documents(t, scenario)
+				up := proxytest.NewDistribution(t, proxytest.UpstreamOptions{Wrap: refusesCacheIndexes})
+				up.Seed(t, "app", tree)
+				r := newRig(t, up, action(act), with(func(c *config.Config) { c.CacheIndex = filters.CacheIndexManifest }))
+				for _, b := range want.Blobs() {
+					if !b.Missing() {
+						r.request(http.MethodPut, put(r.upload("app"), b.Digest), b.Bytes()).want(t, http.StatusCreated)
+					}
+				}
+				for range 2 {
+					a := r.request(http.MethodPut, "/v2/app/manifests/cache", tree.Root.Bytes(), "Content-Type", tree.Root.MediaType).want(t, http.StatusCreated)
+					if a.Header.Get("Docker-Content-Digest") != tree.Digest() || a.Header.Get("Sluice-Forwarded-Digest") != want.Digest() {
+						t.Errorf("%v", a.Header)
+					}
+				}
+				a := r.direct(http.MethodGet, "/v2/app/manifests/cache", nil, acceptAll...).want(t, http.StatusOK)
+				if string(a.body) != string(want.Root.Bytes()) || a.Header.Get("Content-Type") != ociManifest {
+					t.Errorf("upstream has %s\n%s", a.Header.Get("Content-Type"), a.body)
+				}
+				for _, method := range []string{http.MethodHead, http.MethodGet} {
+					a = r.request(method, "/v2/app/manifests/"+tree.Digest(), nil, acceptAll...).want(t, http.StatusOK)
+					if a.Header.Get("Content-Type") != tree.Root.MediaType || method == http.MethodGet && string(a.body) != string(tree.Root.Bytes()) {
+						t.Errorf("%s of the original: %v\n%s", method, a.Header, a.body)
+					}
+					a = r.request(method, "/v2/app/manifests/cache", nil, acceptAll...).want(t, http.StatusOK)
+					if a.Header.Get("Docker-Content-Digest") != want.Digest() {
+						t.Errorf("%s of the tag: %v", method, a.Header)
+					}
+				}
+				// The manifest form passes byte for byte.
+				a = r.request(http.MethodPut, "/v2/app/manifests/cache2", want.Root.Bytes(), "Content-Type", ociManifest).want(t, http.StatusCreated)
+				if a.Header.Get("Sluice-Forwarded-Digest") != "" || r.upstreamDigest("app", "cache2") != want.Digest() {
+					t.Errorf("%v", a.Header)
+				}
+			})
+		}
+	}
+}
+
+func TestACacheIndexIsKeptWhereUpstreamIsNotECR(t *testing.T) {
+	tree := proxytest.Documents(t, "h-cache-oci-index")
+	var types []string
+	up := proxytest.NewDistribution(t, proxytest.UpstreamOptions{Wrap: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") {
+				types = append(types, r.Header.Get("Content-Type"))
+			}
+			refusesCacheIndexes(next).ServeHTTP(w, r)
+		})
+	}})
+	up.Seed(t, "app", tree)
+	r := newRig(t, up)
+	r.request(http.MethodPut, "/v2/app/manifests/cache", tree.Root.Bytes(), "Content-Type", ociIndex).want(t, http.StatusBadRequest, "MANIFEST_INVALID")
+	if len(types) == 0 || slices.ContainsFunc(types, func(s string) bool { return s != ociIndex }) {
+		t.Errorf("sent as %v", types)
+	}
+}
+
+// An alias says what made it, so that another rule's is not taken for it.
+func TestTheAliasOfAConversionIsWrittenOnceForEachDocument(t *testing.T) {
+	shared := inmemory.New()
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
+	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), storage(shared), mediaTypes(filters.MediaTypesDocker))
+	r.push(proxytest.BuildKit, "app", "1", tree)
+	var originals []string
+	err := shared.Walk(context.Background(), "/aliases/app/_aliases", func(f storagedriver.FileInfo) error {
+		if f.IsDir() {
+			return nil
+		}
+		b, err := shared.GetContent(context.Background(), f.Path())
+		if err != nil {
+			return err
+		}
+		var a struct{ Original, MediaTypes string }
+		if err := json.Unmarshal(b, &a); err != nil {
+			return err
+		}
+		if a.MediaTypes != "docker" {
+			t.Errorf("%s", b)
+		}
+		originals = append(originals, a.Original)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{tree.Digest()}
+	for _, image := range tree.Images() {
+		want = append(want, image.Digest)
+	}
+	slices.Sort(want)
+	slices.Sort(originals)
+	if !slices.Equal(originals, want) {
+		t.Errorf("aliases of %v, want %v", originals, want)
+	}
+}
+
+// on_storage_error where the original of an image cannot be kept. Without its alias nothing that was
+// converted may be relied on, so the index finds the image upstream and converts it then.
+func TestAFullDiskDoesToAConversionWhatTheOperatorChose(t *testing.T) {
+	for _, platforms := range [][]string{{"linux/amd64"}, {"linux/amd64", "linux/arm64"}} {
+		tree := proxytest.Synthetic(proxytest.SyntheticOptions{Platforms: platforms})
+		docker := proxytest.Synthetic(proxytest.SyntheticOptions{Platforms: platforms, DockerTypes: true})
+		for choice, want := range map[config.OnStorageError]string{config.StorageErrorReject: "", config.StorageErrorForward: tree.Digest(), config.StorageErrorStrip: docker.Digest()} {
+			t.Run(fmt.Sprintf("%s %d platforms", choice, len(platforms)), func(t *testing.T) {
+				d := newFullDisk()
+				r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), storage(d), onStorageError(choice), mediaTypes(filters.MediaTypesDocker))
+				push := func(tag string) error {
+					_, err := proxytest.BuildKit(context.Background(), proxytest.Options{BaseURL: r.url(), Repository: "app", Tags: []string{tag}, Tree: tree})
+					r.proxy.Settle()
+					return err
+				}
+				d.fill("")
+				switch err := push("1"); {
+				case (err != nil) != (want == ""):
+					t.Fatalf("push: %v", err)
+				case want == "":
+					r.direct(http.MethodHead, "/v2/app/manifests/1", nil, acceptAll...).want(t, http.StatusNotFound)
+				default:
+					if got := r.upstreamDigest("app", "1"); got != want {
+						t.Errorf("upstream has %s, want %s", got, want)
+					}
+				}
+				proxytest.AssertComplete(t, r.upstream)
+				d.empty()
+				if err := push("2"); err != nil { // a tag that holds what a client has is not pushed again
+					t.Fatal(err)
+				}
+				if got := r.upstreamDigest("app", "2"); got != docker.Digest() {
+					t.Errorf("when there is room again upstream has %s, want %s", got, docker.Digest())
+				}
+				proxytest.AssertComplete(t, r.upstream)
+				r.request(http.MethodHead, "/v2/app/manifests/"+tree.Digest(), nil, acceptAll...).want(t, http.StatusOK)
+			})
+		}
+	}
+}
