@@ -47,6 +47,7 @@ type Proxy struct {
 	version      string
 	access       *access.Access
 	upstreams    []*behind
+	transport    http.RoundTripper // to all of them; nil: their own. What tests replace
 	quarantine   *quarantine.Store
 	attest       *attest.Store
 	sealer       *session.Sealer
@@ -140,6 +141,7 @@ func (p *Proxy) newUpstream(u *config.Upstream) (*behind, error) {
 	o := upstream.Options{
 		URL: u.URL, Credentials: upstream.Mode(p.cfg.CredentialsOf(*u)), Username: u.Username, Password: u.ReadPassword,
 		CA: u.CA, Hosts: u.Hosts, Redirects: string(u.Redirects), Rates: u.Rates, Logger: p.log, Observer: p.observe.Upstream(hostOf(u.URL)),
+		Transport: p.transport,
 	}
 	if c := u.CreateRepositories; c.Enabled {
 		lifecycle, policy, err := c.ReadPolicies()
