@@ -121,7 +121,7 @@ var programs = map[string]string{
 	"cosign2": "cosign2/cosign", "cosign3": "cosign3/cosign",
 	"docker": "docker", "modern-dockerd": "dockerd/dockerd", "ctr": "containerd", "classic-ctr": "debian/usr/bin/ctr",
 	"classic-dockerd": "debian/usr/sbin/dockerd", "classic-docker": "debian/usr/bin/docker", "runc": "debian/usr/sbin/runc", "promtool": "debian/usr/bin/promtool",
-	"skopeo": "", "podman": "", "buildah": "",
+	"skopeo": "", "podman": "", "buildah": "", "aws": "", "docker-credential-ecr-login": "",
 }
 
 // find returns the path of a program, or why it cannot be used.

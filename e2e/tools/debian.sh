@@ -11,7 +11,7 @@ out=$cache/debian
 
 # gcc, libnftables-dev and pkg-config build the race detector's tests and the modern engine, which links
 # libnftables; the libraries are what the unpacked programs load, and jq is what the help texts pipe into.
-installed=(ca-certificates gcc libc6-dev pkg-config libnftables-dev skopeo podman buildah libdevmapper1.02.1 libseccomp2 jq)
+installed=(ca-certificates gcc libc6-dev pkg-config libnftables-dev skopeo podman buildah libdevmapper1.02.1 libseccomp2 jq awscli amazon-ecr-credential-helper)
 # prometheus has promtool, for the alert rules. nginx, HAProxy and Caddy are what `make bench` compares with; the libraries are HAProxy's.
 unpacked=(docker.io containerd runc nginx haproxy caddy liblua5.3-0 libopentracing-c-wrapper0 libopentracing1 prometheus)
 

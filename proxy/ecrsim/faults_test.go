@@ -73,7 +73,7 @@ func TestFaults(t *testing.T) {
 
 func TestNamedSwitches(t *testing.T) {
 	values := map[string]string{
-		"": "", "STATUS": "404", "N": "7", "STATUS:CODE": "404:X", "DURATION": "1s", "ACTION:N": "PutImage:1", "ACTION": "ecr:PutImage", "PREFIX": "ROOT",
+		"": "", "STATUS": "404", "N": "7", "STATUS:CODE": "404:X", "DURATION": "1s", "ACTION:N": "PutImage:1", "ACTION:BYTES": "UploadLayerPart:9", "ACTION": "ecr:PutImage", "PREFIX": "ROOT",
 	}
 	for _, n := range ecrsim.AllNamed() {
 		text := n.Name
@@ -90,7 +90,7 @@ func TestNamedSwitches(t *testing.T) {
 			t.Errorf("%s changes nothing", text)
 		}
 	}
-	for _, bad := range []string{"none", "no-referrers=1", "rate=x", "rate=PutImage:fast", "expired-token=x", "token-life=x", "missing-layer=404", "latency=x"} {
+	for _, bad := range []string{"none", "no-referrers=1", "rate=x", "rate=PutImage:fast", "expired-token=x", "token-life=x", "missing-layer=404", "latency=x", "cut=PutImage"} {
 		if err := new(ecrsim.Switches).Set(bad); err == nil {
 			t.Errorf("%s is taken", bad)
 		}

@@ -82,6 +82,9 @@ func (c *call) mount(digest, from string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	into := c.repositories[c.repo]
+	if into == nil { // it has gone in the meantime
+		return false
+	}
 	for name, r := range c.repositories {
 		if name != from && (from != "" || !c.sw.AnonymousMount) {
 			continue

@@ -64,6 +64,19 @@ func AllNamed() []Named {
 			s.Templates = append(s.Templates, Template{Prefix: v})
 			return nil
 		}},
+		{"cut", "ACTION:BYTES", "cut the first call of an action after so many bytes of its body", func(s *Switches, v string) error {
+			action, bytes, _ := strings.Cut(v, ":")
+			n, err := strconv.ParseInt(bytes, 10, 64)
+			if err != nil || n < 0 || action == "" {
+				return fmt.Errorf("not ACTION:BYTES, such as UploadLayerPart:1000000")
+			}
+			s.Faults = append(s.Faults, Fault{Action: action, Cut: true, CutAfter: n, Times: 1})
+			return nil
+		}},
+		{"expire", "ACTION", "every token so far expires with the first call of an action", func(s *Switches, v string) error {
+			s.Faults = append(s.Faults, Fault{Action: v, ExpireTokens: true, Times: 1})
+			return nil
+		}},
 		{"latency", "DURATION", "before every answer", func(s *Switches, v string) (err error) {
 			var f Fault
 			f.Latency, err = time.ParseDuration(v)

@@ -23,7 +23,13 @@ import (
 func sdk(t *testing.T, s *ecrsimtest.Server) *ecr.Client {
 	t.Helper()
 	s.SetEnv(t)
-	cfg, err := config.LoadDefaultConfig(t.Context())
+	return again(t)
+}
+
+// again reads the environment as it is now. Nothing is tried twice: every refusal is meant.
+func again(t *testing.T) *ecr.Client {
+	t.Helper()
+	cfg, err := config.LoadDefaultConfig(t.Context(), config.WithRetryMaxAttempts(1))
 	if err != nil {
 		t.Fatal(err)
 	}
