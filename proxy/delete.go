@@ -148,9 +148,12 @@ func (ex *exchange) deletePlaced(attestation string) error {
 	return nil
 }
 
-// deleteReferrer deletes a manifest, and what lists it in its image's referrers tag: registries do that by themselves
-// only for what their API lists.
+// deleteReferrer deletes a manifest, after it was taken from its image's referrers tag: registries do that by
+// themselves only for what their API lists, and Amazon ECR deletes nothing that an index lists.
 func (ex *exchange) deleteReferrer(digest, subject, of string) error {
+	if err := ex.unlist(subject, digest); err != nil {
+		return err
+	}
 	resp, err := ex.do(upstream.Request{Method: http.MethodDelete, Path: manifestPath(digest), Push: true})
 	if err != nil {
 		return err
@@ -169,10 +172,10 @@ func (ex *exchange) deleteReferrer(digest, subject, of string) error {
 			status = http.StatusForbidden
 		}
 		return refuse(status, codeUnsupported, "attestation %s of repository %s could not be deleted in repository %s: its registry answered %s; "+
-			"allow deletes there, or delete it there by hand first; nothing was deleted", digest, of, ex.repo, resp.Status)
+			"allow deletes there, or delete it there by hand first", digest, of, ex.repo, resp.Status)
 	}
 	discard(resp)
-	return ex.unlist(subject, digest)
+	return nil
 }
 
 // unlist takes a manifest out of the referrers tag of its image, if there is one.

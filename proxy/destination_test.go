@@ -61,7 +61,11 @@ func (r *rig) attestedUpstream(repo string, tree *proxytest.Tree, subject bool) 
 			r.t.Errorf("the attestation of %s in %s has the subject %v", image.Name, repo, doc.Subject)
 		}
 		for _, l := range doc.Layers {
-			blob := r.direct(http.MethodGet, "/v2/"+repo+"/blobs/"+l.Digest, nil).want(r.t, http.StatusOK)
+			blob := r.direct(http.MethodGet, "/v2/"+repo+"/blobs/"+l.Digest, nil)
+			if blob.StatusCode == http.StatusTemporaryRedirect { // Amazon ECR
+				blob = request(r.t, http.MethodGet, blob.Header.Get("Location"), nil)
+			}
+			blob.want(r.t, http.StatusOK)
 			if ocidoc.DigestOf(blob.body) != l.Digest {
 				r.t.Errorf("statement %s has other bytes", l.Digest)
 			}

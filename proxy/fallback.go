@@ -40,13 +40,16 @@ func (ex *exchange) changeFallback(subject string, change func([]ocispec.Descrip
 	tag := filters.FallbackTag(subject)
 	unlock := ex.p.fallbackTags.lock(ex.repo + ":" + tag)
 	defer unlock()
-	index, err := ex.readFallback(subject)
+	index, old, err := ex.readFallbackTag(subject)
 	if err != nil {
 		return err
 	}
 	before := len(index.Manifests)
 	if index.Manifests = change(index.Manifests); len(index.Manifests) == before {
 		return nil
+	}
+	if len(index.Manifests) == 0 && ex.deleted(old) {
+		return nil // nothing is listed by nothing
 	}
 	if index.Manifests == nil {
 		index.Manifests = []ocispec.Descriptor{}
@@ -64,7 +67,24 @@ func (ex *exchange) changeFallback(subject string, change func([]ocispec.Descrip
 		return &passed{put}
 	}
 	discard(put)
+	if old != "" && old != ocidoc.DigestOf(body) {
+		ex.deleted(old)
+	}
 	return nil
+}
+
+// deleted tries to delete the list that a tag held before: it would stay as an untagged index, and Amazon ECR deletes
+// nothing that an index lists. oras-go does the same. A registry that does not delete keeps it.
+func (ex *exchange) deleted(digest string) bool {
+	if digest == "" {
+		return false
+	}
+	resp, err := ex.do(upstream.Request{Method: http.MethodDelete, Path: manifestPath(digest), Push: true})
+	if err != nil {
+		return false
+	}
+	discard(resp)
+	return resp.StatusCode < 300
 }
 
 // upstreamHasReferrers asks; an upstream that answers the API but not OCI-Subject needs no tag.

@@ -91,22 +91,31 @@ func readIndex(resp *http.Response) (ocispec.Index, error) {
 
 // readFallback reads upstream's referrers tag (distribution-spec, "Referrers Tag Schema").
 func (ex *exchange) readFallback(digest string) (ocispec.Index, error) {
+	index, _, err := ex.readFallbackTag(digest)
+	return index, err
+}
+
+// readFallbackTag gives the digest of what the tag holds too, "" for nothing.
+func (ex *exchange) readFallbackTag(digest string) (index ocispec.Index, held string, err error) {
 	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: manifestPath(filters.FallbackTag(digest)), Header: http.Header{"Accept": {ocidoc.MediaTypeOCIIndex}}})
 	if err != nil {
-		return ocispec.Index{}, err
+		return index, "", err
 	}
 	if resp.StatusCode == http.StatusNotFound {
 		discard(resp)
-		return ocispec.Index{}, nil
+		return index, "", nil
 	}
 	if resp.StatusCode != http.StatusOK {
-		return ocispec.Index{}, &passed{resp}
+		return index, "", &passed{resp}
 	}
-	index, err := readIndex(resp)
+	b, err := readDocument(resp, ocidoc.MaxBytes)
+	if err == nil {
+		err = json.Unmarshal(b, &index)
+	}
 	if err != nil {
-		return index, refuse(http.StatusBadGateway, codeUnavailable, "referrers tag of %s in repository %s could not be read from upstream: %v", digest, ex.repo, err)
+		return index, "", refuse(http.StatusBadGateway, codeUnavailable, "referrers tag of %s in repository %s could not be read from upstream: %v", digest, ex.repo, err)
 	}
-	return index, nil
+	return index, ocidoc.DigestOf(b), nil
 }
 
 // addStored adds the attestations that `store` keeps for an image, the legacy ones as derived OCI 1.1 manifests. Reading
