@@ -10,12 +10,23 @@
 // it is known: its attestation entries are cut out of its bytes, what is left goes upstream, and
 // the client is told the digest of the bytes that it sent.
 //
+// # Where attestations are kept
+//
+// With store.to: repository and referrers the statements go to a registry, after the image's own manifest, which
+// clients send before the index, and before the index or the tag: 201 means that they are there. An OCI 1.1 artifact may
+// be there before its subject, and each is put by its digest, so a push that breaks off leaves nothing dangling, and its
+// retry finds what is there. The originals' documents, the attestation manifests, the derived referrers, and the records
+// of what is where stay in the storage: no registry has their bytes, and without them no original could be served. An
+// original is shown while the registry has its statements, and an attestation is listed while the registry lists it.
+//
 // # Invariants
 //
 // The tests name them.
 //
 //	I1  Nothing in quarantine goes upstream until something that goes upstream refers to it, and then it goes first.
-//	I2  Under strip and store no index and no untagged manifest upstream is or lists an attestation.
+//	I2  Under strip and store no index and no untagged manifest upstream is or lists an attestation. With
+//	    store.to: repository this is about the repositories of images. With store.to: referrers attestations are
+//	    untagged artifacts in them, and only the referrers tag of an image (sha256-<hex>) lists them.
 //	I3  A rewrite is a deterministic function of bytes and policy.
 //	I4  What needs no rewrite is forwarded as the very bytes received, whatever its media type.
 //	I5  Every answer to a push carries the digest of the bytes received; Sluice-Forwarded-Digest carries the other.
