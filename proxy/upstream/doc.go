@@ -14,6 +14,9 @@
 //     still finds the body whole and the request can be sent again. Once a byte was read, nothing is
 //     ever replayed.
 //   - Retries of what can be repeated, with backoff, inside a budget.
+//   - Rates. Requests keep under what a registry takes per second, counted as Amazon ECR counts them;
+//     repositories take turns, inside the same budget (lane.go).
+//   - Missing repositories of Amazon ECR, made when a push finds one (createrepo.go).
 //   - An in-process registry ([NewEmbedded]) that is reached like any other, over connections in memory.
 //
 // HTTP/2 is deliberately not negotiated: over it all uploads share one connection and its

@@ -5,12 +5,16 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/proxy/ecrsim"
 )
 
 // scripted is a registry without a network, so that time can stand still.
@@ -80,6 +84,70 @@ func TestManifestsKeepUnderTheQuotaOfECR(t *testing.T) {
 		}
 	})
 }
+
+// The double counts as ECR does; a burst of manifests that is not paced is refused there.
+func TestAPacedBurstIsNeverRefused(t *testing.T) {
+	for name, tt := range map[string]struct {
+		rates   map[string]int
+		refused bool
+	}{
+		"paced":     {nil, false},
+		"not paced": {map[string]int{"put_image": 0}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sim, err := ecrsim.New(ecrsim.Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer sim.Close()
+				user, password := sim.Password(ecrsim.DefaultAccessKey)
+				var refused atomic.Int64
+				r, err := New(Options{
+					URL: "https://" + ecrsim.Host(ecrsim.DefaultAccount, ecrsim.DefaultRegion), Credentials: Basic, Username: user,
+					Password: func() (string, error) { return password, nil }, Rates: tt.rates,
+					Transport: roundTripper(func(req *http.Request) (*http.Response, error) {
+						rec := httptest.NewRecorder()
+						in := req.Clone(req.Context())
+						if in.Body == nil {
+							in.Body = http.NoBody
+						}
+						sim.Registry().ServeHTTP(rec, in)
+						if rec.Code == http.StatusTooManyRequests {
+							refused.Add(1)
+						}
+						resp := rec.Result()
+						resp.Request = req
+						return resp, nil
+					}),
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer r.Close()
+				var wg sync.WaitGroup
+				for range 35 {
+					wg.Go(func() {
+						resp, err := r.Do(t.Context(), putTag("app")) // which is no image, but counted
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						discard(resp)
+					})
+				}
+				wg.Wait()
+				if got := refused.Load() > 0; got != tt.refused {
+					t.Errorf("%d requests were refused", refused.Load())
+				}
+			})
+		})
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
 func TestALargePushDoesNotKeepASmallOneWaiting(t *testing.T) {
 	s := &scripted{}
