@@ -11,8 +11,8 @@ import (
 // Derived returns the OCI 1.1 manifest that lists a stored attestation among
 // the referrers of the image it is about: the bytes that BuildKit writes with
 // oci-artifact=true, which are artifactType [ArtifactTypeAttestation], the
-// empty config, the layers of att byte for byte, and subject. One that has a
-// subject already is returned as it is. It is nil when att is no manifest with
+// empty config, the layers of att byte for byte, and subject. One that
+// has this subject already, or any when none is given, is returned as it is. It is nil when att is no manifest with
 // layers or when subject is no valid descriptor.
 //
 // The result is a function of the arguments: everybody who derives it gets the
@@ -21,7 +21,7 @@ func Derived(att *ocidoc.Document, subject ocidoc.Descriptor) []byte {
 	if att == nil || att.Kind != ocidoc.KindManifest {
 		return nil
 	}
-	if att.Subject != nil {
+	if att.Subject != nil && (subject.Digest == "" || subject.Digest == att.Subject.Digest) {
 		return att.Bytes
 	}
 	layers := att.RawLayers()

@@ -201,15 +201,29 @@ func TestConversionsNeedNothingOfOneProcess(t *testing.T) {
 }
 
 func TestStoredAttestationsAreFoundByTheConvertedImage(t *testing.T) {
-	for _, form := range forms {
-		tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: form})
-		docker := proxytest.Synthetic(proxytest.SyntheticOptions{DockerTypes: true})
-		r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), mediaTypes(filters.MediaTypesDocker))
-		r.push(proxytest.BuildKit, "app", "1", tree)
-		for i, image := range docker.Images() {
-			for _, digest := range []string{image.Digest, tree.Images()[i].Digest} {
-				if n := len(r.referrers("app", digest).Manifests); n != 1 {
-					t.Errorf("%s: %d stored referrers of %s %s, want 1", form, n, image.Name, digest)
+	for _, to := range []config.StoreTo{config.StoreToStorage, config.StoreToReferrers} {
+		for _, form := range forms {
+			tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: form})
+			docker := proxytest.Synthetic(proxytest.SyntheticOptions{DockerTypes: true})
+			r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), mediaTypes(filters.MediaTypesDocker), with(func(c *config.Config) { c.Store.To = to }))
+			r.push(proxytest.BuildKit, "app", "1", tree)
+			for _, image := range docker.Images() {
+				list := r.referrers("app", image.Digest)
+				if len(list.Manifests) != 1 {
+					t.Errorf("%s %s: %d stored referrers of %s, want 1", to, form, len(list.Manifests), image.Name)
+					continue
+				}
+				a := r.request(http.MethodGet, "/v2/app/manifests/"+list.Manifests[0].Digest, nil, acceptAll...).want(t, http.StatusOK)
+				if !strings.Contains(string(a.body), image.Digest) {
+					t.Errorf("%s %s: the referrer is about something else: %s", to, form, a.body)
+				}
+				if n := len(r.listedUpstream("app", image.Digest).Manifests); (n == 1) != (to == config.StoreToReferrers) {
+					t.Errorf("%s %s: the registry lists %d referrers of %s", to, form, n, image.Name)
+				}
+			}
+			for i, image := range tree.Images() {
+				if n := len(r.referrers("app", image.Digest).Manifests); to == config.StoreToStorage && n != 1 {
+					t.Errorf("%s: %d stored referrers by the digest of image %d before its conversion, want 1", form, n, i)
 				}
 			}
 		}

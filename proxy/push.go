@@ -260,7 +260,8 @@ func (ex *exchange) holdAttestation(doc *ocidoc.Document, contentType string) er
 	if answered, err := ex.holdManifest(digest, doc, contentType); answered || err != nil {
 		return err
 	}
-	if doc.Subject != nil && ex.rule.Attestations == filters.Store {
+	// Whether the image is converted, and so has another digest, shows when its index comes.
+	if doc.Subject != nil && ex.rule.Attestations == filters.Store && ex.rule.MediaTypes != filters.MediaTypesDocker {
 		err := ex.storeReferrer(doc)
 		var s *storageFailed
 		if errors.As(err, &s) {

@@ -69,7 +69,7 @@ func (ex *exchange) storeOne(digest string, m *ocidoc.Document, subject ocidoc.D
 		return nil, &storageFailed{cause: err}
 	}
 	referrer := m
-	if m.Subject == nil {
+	if m.Subject == nil || subject.Digest != m.Subject.Digest { // of an image that was converted since
 		var err error
 		if referrer, err = derived(m, subject); err != nil {
 			return nil, err
