@@ -77,8 +77,8 @@ What is not known of Amazon ECR is a switch:
 		f.String(x.name, "", fmt.Sprintf("%s (%s, default %s)", x.usage, config.EnvironmentName(x.name), orNone(x.otherwise)))
 	}
 	f.Bool("tls", false, "serve https with a certificate of its own (SLUICE_TLS)")
-	f.StringArray("repository", nil, "create the repository `NAME` at start; may be repeated")
-	f.StringArray("switch", nil, "turn a switch, `NAME[=VALUE]`; may be repeated")
+	f.StringArray("repository", nil, "create the repository `NAME` at start; may be repeated (SLUICE_REPOSITORY, with spaces between)")
+	f.StringArray("switch", nil, "turn a switch, `NAME[=VALUE]`; may be repeated (SLUICE_SWITCH, with spaces between)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return runECRSim(cmd.Context(), cmd.Flags(), os.LookupEnv, cmd.OutOrStdout(), cmd.ErrOrStderr())
 	}
@@ -118,6 +118,16 @@ func settingOr(flags *pflag.FlagSet, env func(string) (string, bool), name, othe
 	return setting(flags, env, name, otherwise)
 }
 
+// settings reads a flag that may be repeated, or its variable, in which spaces are between.
+func settings(flags *pflag.FlagSet, env func(string) (string, bool), name string) []string {
+	if flags.Changed(name) {
+		v, _ := flags.GetStringArray(name)
+		return v
+	}
+	v, _ := env(config.EnvironmentName(name))
+	return strings.Fields(v)
+}
+
 // ecrListener is one address and what is behind it.
 type ecrListener struct {
 	what    string
@@ -142,8 +152,7 @@ func runECRSim(ctx context.Context, flags *pflag.FlagSet, env func(string) (stri
 		Account: get("account", ecrsim.DefaultAccount), Region: get("region", ecrsim.DefaultRegion), Logger: logger,
 		Principals: []ecrsim.Principal{{AccessKey: get("access-key", ecrsim.DefaultAccessKey)}},
 	}
-	switches, _ := flags.GetStringArray("switch")
-	for _, text := range switches {
+	for _, text := range settings(flags, env, "switch") {
 		if err := o.Switches.Set(text); err != nil {
 			return usageError{fmt.Errorf("--switch: %w", err)}
 		}
@@ -190,8 +199,7 @@ func runECRSim(ctx context.Context, flags *pflag.FlagSet, env func(string) (stri
 		return usageError{err}
 	}
 	defer sim.Close()
-	names, _ := flags.GetStringArray("repository")
-	for _, name := range names {
+	for _, name := range settings(flags, env, "repository") {
 		if err := sim.CreateRepository(name); err != nil {
 			return usagef("--repository %q: %w", name, err)
 		}
