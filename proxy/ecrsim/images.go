@@ -14,7 +14,7 @@ type image struct {
 	digest  string
 	body    []byte
 	pushed  time.Time
-	size    int64 // of its layers; 0 for an index, as ECR lists it
+	size    int64 // of its layers; of an index that of its largest image (SDK, types.ImageDetail)
 	visible time.Time
 	misses  int // reads that do not find it yet
 }
@@ -64,7 +64,7 @@ func (s *Simulator) put(r *repository, body []byte, contentType, tag, asked stri
 	return i, nil
 }
 
-// complete looks for everything that a document refers to, and adds up its layers.
+// complete looks for everything that a document refers to, and finds its size.
 func (r *repository) complete(d *document, sw *Switches) (size int64, f *failure) {
 	for _, l := range d.layers {
 		have := r.layers[l.Digest.String()]
@@ -74,9 +74,11 @@ func (r *repository) complete(d *document, sw *Switches) (size int64, f *failure
 		size += have.size
 	}
 	for _, m := range d.children {
-		if r.images[m.Digest.String()] == nil {
+		have := r.images[m.Digest.String()]
+		if have == nil {
 			return 0, missingChild(m.Digest.String()).or(sw.MissingChild)
 		}
+		size = max(size, have.size)
 	}
 	if d.subject != "" && sw.RefuseAbsentSubject && r.images[d.subject] == nil {
 		return 0, missingSubject(d.subject).or(sw.AbsentSubject)
