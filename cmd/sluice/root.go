@@ -83,7 +83,7 @@ is pushed, keeps them apart, and forwards the rest.`,
 	}
 	group(root)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newServe(), newCheckConfig(), newResolve(), newAttestations(), newECRSim(), newVersion())
+	root.AddCommand(newServe(), newCheckConfig(), newResolve(), newAttestations(), newDemo(), newECRSim(), newHealthcheck(), newVersion())
 	return root
 }
 
