@@ -32,6 +32,8 @@ type workbench struct {
 	builders map[string]func() (*builder, error)
 	classic  func() (*engine, error)
 	modern   func() (*engine, error)
+	// containers runs what it has: an engine with networks.
+	containers func() (*engine, error)
 }
 
 var bench *workbench
@@ -66,6 +68,7 @@ func runWithBench(m *testing.M) int {
 	}
 	b.classic = sync.OnceValues(b.startClassicEngine)
 	b.modern = sync.OnceValues(b.startModernEngine)
+	b.containers = sync.OnceValues(b.startContainersEngine)
 	bench = b
 	for _, sub := range []string{"docker-config", "buildx-config", "run", "tmp", "logs"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
@@ -122,6 +125,7 @@ var programs = map[string]string{
 	"docker": "docker", "modern-dockerd": "dockerd/dockerd", "ctr": "containerd", "classic-ctr": "debian/usr/bin/ctr",
 	"classic-dockerd": "debian/usr/sbin/dockerd", "classic-docker": "debian/usr/bin/docker", "runc": "debian/usr/sbin/runc", "promtool": "debian/usr/bin/promtool",
 	"skopeo": "", "podman": "", "buildah": "", "aws": "", "docker-credential-ecr-login": "",
+	"docker-compose": "", "compose": "compose/cmd", "busybox": "", "helm": "helm", "systemd-analyze": "",
 }
 
 // find returns the path of a program, or why it cannot be used.

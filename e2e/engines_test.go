@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -23,7 +24,7 @@ func (e *engine) run(t testing.TB, args ...string) string {
 
 // Debian's Docker 20.10 keeps images in its own store and pushes schema 2, one platform at a time.
 func (b *workbench) startClassicEngine() (*engine, error) {
-	return b.startEngine("classic", "classic-dockerd", "classic-docker", "")
+	return b.startEngine("classic", "classic-dockerd", "classic-docker", "", false)
 }
 
 // The modern engine keeps images in containerd, as it does by default since 29, and pushes whole indexes.
@@ -32,11 +33,21 @@ func (b *workbench) startModernEngine() (*engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.startEngine("modern", "modern-dockerd", "docker", filepath.Dir(ctr))
+	return b.startEngine("modern", "modern-dockerd", "docker", filepath.Dir(ctr), false)
+}
+
+// The engine that runs containers: Docker 20.10, with networks of its own.
+func (b *workbench) startContainersEngine() (*engine, error) {
+	for _, program := range []string{"iptables", "ip"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return nil, errUnavailable(program + " is missing (make setup)")
+		}
+	}
+	return b.startEngine("containers", "classic-dockerd", "classic-docker", "", true)
 }
 
 // dockerd starts the containerd and the runc that it finds first: those of containerd's folder, then Debian's.
-func (b *workbench) startEngine(name, daemonTool, clientTool, containerd string) (*engine, error) {
+func (b *workbench) startEngine(name, daemonTool, clientTool, containerd string, containers bool) (*engine, error) {
 	if err := needRoot(); err != nil {
 		return nil, err
 	}
@@ -68,13 +79,18 @@ func (b *workbench) startEngine(name, daemonTool, clientTool, containerd string)
 		host: "unix://" + filepath.Join(dir, "sock"), docker: docker,
 		containerd: filepath.Join(dir, "exec", "containerd", "containerd.sock"),
 	}
+	argv := []string{
+		dockerd, "--config-file", config, "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
+		"--pidfile", filepath.Join(dir, "pid"), "--host", e.host,
+	}
+	if containers {
+		argv = append([]string{"sh", "-c", `ip link set lo up && exec "$0" "$@"`}, argv...)
+	} else { // no container runs here, so the machine's network is left alone
+		argv = append(argv, "--iptables=false", "--ip6tables=false", "--bridge=none")
+	}
 	_, err = b.start(daemon{
-		name: "dockerd-" + name, env: []string{"PATH=" + strings.Join(path, ":")}, privateMounts: true,
-		// No container runs here, so the machine's network is left alone.
-		argv: []string{
-			dockerd, "--config-file", config, "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
-			"--pidfile", filepath.Join(dir, "pid"), "--host", e.host, "--iptables=false", "--ip6tables=false", "--bridge=none",
-		},
+		name: "dockerd-" + name, argv: argv, env: []string{"PATH=" + strings.Join(path, ":")},
+		privateMounts: true, privateNetwork: containers,
 		ready: commandReady(docker, "--host", e.host, "info"),
 	})
 	return e, err

@@ -41,6 +41,8 @@ type daemon struct {
 	// A private mount namespace: what dockerd, containerd and buildkitd mount disappears with them,
 	// also when they are killed, and cannot keep the test's folder busy.
 	privateMounts bool
+	// A private network: what dockerd does to addresses and packet filters leaves the machine's alone.
+	privateNetwork bool
 }
 
 func (d daemon) start(logDir string) (*process, error) {
@@ -55,7 +57,10 @@ func (d daemon) start(logDir string) (*process, error) {
 	// Pdeathsig ends the daemons of a test run that is itself killed, by its timeout for example.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if d.privateMounts {
-		cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
+		cmd.SysProcAttr.Unshareflags |= syscall.CLONE_NEWNS
+	}
+	if d.privateNetwork {
+		cmd.SysProcAttr.Unshareflags |= syscall.CLONE_NEWNET
 	}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", d.name, err)
@@ -149,7 +154,11 @@ func tryRun(argv ...string) (string, error) {
 }
 
 func tryRunIn(dir string, env []string, argv ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), runWithin)
+	return tryRunWithin(runWithin, dir, env, argv...)
+}
+
+func tryRunWithin(limit time.Duration, dir string, env []string, argv ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = dir
@@ -161,7 +170,7 @@ func tryRunIn(dir string, env []string, argv ...string) (string, error) {
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
-			err = fmt.Errorf("not finished after %s", runWithin)
+			err = fmt.Errorf("not finished after %s", limit)
 		}
 		return stdout.String(), fmt.Errorf("%s: %w\n%s", strings.Join(argv, " "), err,
 			lastLines(append(stdout.Bytes(), stderr.Bytes()...), 40))

@@ -10,8 +10,10 @@ cache=${SLUICE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sluice}/tools
 out=$cache/debian
 
 # gcc, libnftables-dev and pkg-config build the race detector's tests and the modern engine, which links
-# libnftables; the libraries are what the unpacked programs load, and jq is what the help texts pipe into.
-installed=(ca-certificates gcc libc6-dev pkg-config libnftables-dev skopeo podman buildah libdevmapper1.02.1 libseccomp2 jq awscli amazon-ecr-credential-helper)
+# libnftables; the libraries are what the unpacked programs load, and jq is what the help texts pipe into. Compose, the
+# network tools of an engine that runs containers, and a shell for its base image are for the demo.
+installed=(ca-certificates gcc libc6-dev pkg-config libnftables-dev skopeo podman buildah libdevmapper1.02.1 libseccomp2 jq
+	docker-compose iptables iproute2 busybox-static systemd awscli amazon-ecr-credential-helper)
 # prometheus has promtool, for the alert rules. nginx, HAProxy and Caddy are what `make bench` compares with; the libraries are HAProxy's.
 unpacked=(docker.io containerd runc nginx haproxy caddy liblua5.3-0 libopentracing-c-wrapper0 libopentracing1 prometheus)
 

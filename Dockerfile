@@ -1,0 +1,32 @@
+# Sluice as a static program in an image without a shell: docker build -t sluice .
+# For both platforms: docker buildx build --platform linux/amd64,linux/arm64 -t sluice .
+#
+# The compiler runs on the machine's own platform, whatever it compiles for. The classic builder (Docker 20.10
+# without BuildKit) sets none of these variables and makes an image for linux/amd64.
+FROM --platform=${BUILDPLATFORM:-linux/amd64} golang:1.26 AS build
+ARG TARGETARCH
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY cmd cmd
+COPY filters filters
+COPY proxy proxy
+RUN mkdir -p /empty && \
+    CGO_ENABLED=0 GOOS=linux GOARCH=${TARGETARCH:-amd64} \
+    go build -trimpath -buildvcs=false -ldflags "-s -w" -o /sluice ./cmd/sluice
+
+FROM scratch
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
+COPY --from=build /sluice /sluice
+# Folders that volumes are mounted over take their owner from here.
+COPY --from=build --chown=65532:65532 /empty /var/lib/sluice
+COPY --from=build --chown=65532:65532 /empty /ca
+USER 65532:65532
+# Other containers reach only what listens on all addresses; access.mode then must be one that checks clients,
+# or access.insecure says that nobody else can reach it.
+ENV SLUICE_DATA=/var/lib/sluice
+VOLUME /var/lib/sluice
+EXPOSE 5000 5080
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["/sluice", "healthcheck"]
+ENTRYPOINT ["/sluice"]
+CMD ["serve"]
