@@ -1,0 +1,47 @@
+{{- define "sluice.fullname" -}}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 63 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 63 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{- define "sluice.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "sluice.labels" -}}
+{{ include "sluice.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "sluice.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}{{ default (include "sluice.fullname" .) .Values.serviceAccount.name }}{{ else }}{{ default "default" .Values.serviceAccount.name }}{{ end }}
+{{- end }}
+
+{{- define "sluice.image" -}}
+{{- if .Values.image.digest }}{{ .Values.image.repository }}@{{ .Values.image.digest }}{{ else }}{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}{{ end }}
+{{- end }}
+
+{{- /* The port behind the last colon of an address, such as :5000. */ -}}
+{{- define "sluice.port" -}}
+{{- regexFind "[0-9]+$" . }}
+{{- end }}
+
+{{- /* What contradicts itself is refused at install time, not found in a crash loop. */ -}}
+{{- define "sluice.check" -}}
+{{- if not .Values.existingSecret }}
+{{- $several := or .Values.autoscaling.enabled (gt (int .Values.replicaCount) 1) }}
+{{- if and $several (hasKey (default dict .Values.config.storage) "filesystem") }}
+{{- fail "config.storage.filesystem is one replica's own: set replicaCount to 1 and autoscaling.enabled to false, or take storage that replicas share (s3, gcs, azure)" }}
+{{- end }}
+{{- if and $several (hasKey (default dict .Values.config.storage) "inmemory") }}
+{{- fail "config.storage.inmemory is one process's own: replicas need storage that they share (s3, gcs, azure)" }}
+{{- end }}
+{{- if not (regexMatch "^:[0-9]+$" (toString .Values.config.listen)) }}
+{{- fail "config.listen must be a port on every address of the pod, such as :5000" }}
+{{- end }}
+{{- if not (regexMatch "^:[0-9]+$" (toString .Values.config.admin)) }}
+{{- fail "config.admin must be a port on every address of the pod, such as :5080: the probes ask there" }}
+{{- end }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,164 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+const chart = "../deploy/helm/sluice"
+
+// A manifest of Kubernetes, as far as the tests look.
+type resource struct {
+	Kind     string
+	Metadata struct {
+		Name        string
+		Annotations map[string]string
+	}
+	StringData map[string]string `yaml:"stringData"`
+	Spec       struct {
+		Replicas *int
+		Template struct {
+			Spec struct {
+				ServiceAccountName string `yaml:"serviceAccountName"`
+				SecurityContext    struct {
+					RunAsNonRoot bool `yaml:"runAsNonRoot"`
+				} `yaml:"securityContext"`
+				Containers []struct {
+					Image           string
+					Args            []string
+					Env             []map[string]string
+					ReadinessProbe  map[string]any `yaml:"readinessProbe"`
+					LivenessProbe   map[string]any `yaml:"livenessProbe"`
+					SecurityContext struct {
+						AllowPrivilegeEscalation *bool `yaml:"allowPrivilegeEscalation"`
+						ReadOnlyRootFilesystem   bool  `yaml:"readOnlyRootFilesystem"`
+						Capabilities             struct{ Drop []string }
+					} `yaml:"securityContext"`
+				}
+				Volumes []map[string]any
+			}
+		}
+	}
+}
+
+// render is `helm template`, by kind.
+func render(t *testing.T, args ...string) map[string]resource {
+	t.Helper()
+	out := run(t, append([]string{tool(t, "helm"), "template", "push", chart}, args...)...)
+	found := map[string]resource{}
+	for d := yaml.NewDecoder(strings.NewReader(out)); ; {
+		var r resource
+		err := d.Decode(&r)
+		if errors.Is(err, io.EOF) {
+			return found
+		}
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if r.Kind != "" {
+			found[r.Kind] = r
+		}
+	}
+}
+
+func kinds(found map[string]resource) []string {
+	var all []string
+	for k := range found {
+		all = append(all, k)
+	}
+	slices.Sort(all)
+	return all
+}
+
+func TestTheChartIsWhatHelmLikes(t *testing.T) {
+	run(t, tool(t, "helm"), "lint", "--strict", chart)
+	for name, c := range map[string]struct {
+		args []string
+		want []string
+	}{
+		"as it is":   {nil, []string{"Deployment", "PodDisruptionBudget", "Secret", "Service", "ServiceAccount"}},
+		"autoscaled": {[]string{"--set", "autoscaling.enabled=true"}, []string{"Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget", "Secret", "Service", "ServiceAccount"}},
+		"one replica with a volume": {
+			[]string{"--set", "replicaCount=1", "--set", "persistence.existingClaim=data", "--set-json", `config.storage={"s3":null,"filesystem":{"rootdirectory":"/var/lib/sluice"}}`},
+			[]string{"Deployment", "Secret", "Service", "ServiceAccount"},
+		},
+		"a Secret of one's own": {[]string{"--set", "existingSecret=mine", "--set", "serviceAccount.create=false"}, []string{"Deployment", "PodDisruptionBudget", "Service"}},
+		"watched":               {[]string{"--set", "metrics.serviceMonitor.enabled=true"}, []string{"Deployment", "PodDisruptionBudget", "Secret", "Service", "ServiceAccount", "ServiceMonitor"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			found := render(t, c.args...)
+			if got := kinds(found); !slices.Equal(got, c.want) {
+				t.Errorf("renders %v, want %v", got, c.want)
+			}
+			pod := found["Deployment"].Spec.Template.Spec
+			box := pod.Containers[0]
+			if sc := box.SecurityContext; !pod.SecurityContext.RunAsNonRoot || !sc.ReadOnlyRootFilesystem || sc.AllowPrivilegeEscalation == nil ||
+				*sc.AllowPrivilegeEscalation || !slices.Equal(sc.Capabilities.Drop, []string{"ALL"}) {
+				t.Errorf("the container may do more than it needs: %+v", sc)
+			}
+			if box.ReadinessProbe == nil || box.LivenessProbe == nil {
+				t.Error("no probes")
+			}
+			if s, ok := found["Secret"]; ok {
+				file := filepath.Join(scratch(t), "config.yml")
+				if err := os.WriteFile(file, []byte(s.StringData["config.yml"]), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				run(t, shared(t, bench.sluice), "check-config", file)
+			}
+		})
+	}
+}
+
+func TestTheChartRefusesWhatCannotWork(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"replicas without shared storage": {[]string{"--set-json", `config.storage={"s3":null,"filesystem":{"rootdirectory":"/var/lib/sluice"}}`}, "one replica's own"},
+		"an admin address nobody reaches": {[]string{"--set", "config.admin=127.0.0.1:5080"}, "config.admin must be a port"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out := mustFail(t, append([]string{tool(t, "helm"), "template", "push", chart}, c.args...)...)
+			if !strings.Contains(out, c.want) {
+				t.Errorf("helm says %q, not %q", out, c.want)
+			}
+		})
+	}
+}
+
+func TestTheChartsServiceAccountTakesARole(t *testing.T) {
+	const role = "arn:aws:iam::123456789012:role/sluice"
+	found := render(t, "--set", `serviceAccount.annotations.eks\.amazonaws\.com/role-arn=`+role)
+	if got := found["ServiceAccount"].Metadata.Annotations["eks.amazonaws.com/role-arn"]; got != role {
+		t.Errorf("the service account has the role %q", got)
+	}
+	if got, want := found["Deployment"].Spec.Template.Spec.ServiceAccountName, found["ServiceAccount"].Metadata.Name; got != want {
+		t.Errorf("the pods run as %q, the service account is %q", got, want)
+	}
+}
+
+// systemd's own opinion of the unit; the program is not where the unit says, which is no fault of it.
+func TestTheUnitIsWhatSystemdLikes(t *testing.T) {
+	dir := scratch(t)
+	b, err := os.ReadFile("../deploy/systemd/sluice.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit := strings.ReplaceAll(string(b), "/usr/local/bin/sluice", shared(t, bench.sluice))
+	file := filepath.Join(dir, "sluice.service")
+	if err := os.WriteFile(file, []byte(unit), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run(t, tool(t, "systemd-analyze"), "verify", "--man=no", file)
+	run(t, tool(t, "systemd-analyze"), "security", "--offline=true", "--threshold=20", file)
+}
