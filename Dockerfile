@@ -22,9 +22,8 @@ COPY --from=build /sluice /sluice
 COPY --from=build --chown=65532:65532 /empty /var/lib/sluice
 COPY --from=build --chown=65532:65532 /empty /ca
 USER 65532:65532
-# Other containers reach only what listens on all addresses; access.mode then must be one that checks clients,
-# or access.insecure says that nobody else can reach it.
-ENV SLUICE_DATA=/var/lib/sluice
+# Below it is what Sluice keeps by default, ./sluice-data.
+WORKDIR /var/lib/sluice
 VOLUME /var/lib/sluice
 EXPOSE 5000 5080
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["/sluice", "healthcheck"]
