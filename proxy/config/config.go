@@ -148,8 +148,8 @@ type Rule struct {
 // Store says where attestations go that `attestations: store` takes out.
 type Store struct {
 	To         StoreTo `yaml:"to"`
-	Repository string  `yaml:"repository"`
-	Retention  Days    `yaml:"retention"` // Forever (0), or whole days; of the storage only
+	Repository string  `yaml:"repository"` // of to: repository; {repository} in it is the image's
+	Retention  Days    `yaml:"retention"`  // Forever (0), or whole days; of the storage only
 }
 
 // Storage is the storage driver that holds all state. Exactly one is set. The
