@@ -260,7 +260,8 @@ func (ex *exchange) openFor(st *session.State) (err error) {
 // abandon cancels the session that a refused mount opened for a blob that is held instead. Nobody
 // waits for the answer: an upstream that keeps the session purges it some day.
 func (ex *exchange) abandon(st *session.State) {
-	if st.Location == "" {
+	if st.Location == "" || ex.onECR() { // no word of ECR about cancelling: sessions that are left alone cost nothing there
+		st.Location = ""
 		return
 	}
 	location, log := st.Location, ex.log

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -88,7 +89,10 @@ func (ex *exchange) unreachable(q upstream.Request, err error) error {
 	if errors.As(err, &f) {
 		return err
 	}
+	var s *storageFailed
 	switch {
+	case errors.As(err, &s):
+		return ex.storageTransient(err, "upload to repository %s could not be read from the storage of sluice, see its log; try again", ex.repo)
 	case errors.Is(err, upstream.ErrBody):
 		return bodyError(ex, err)
 	case errors.Is(err, upstream.ErrRenewed):
@@ -100,7 +104,12 @@ func (ex *exchange) unreachable(q upstream.Request, err error) error {
 	case errors.Is(err, upstream.ErrCredentials):
 		return refuse(http.StatusForbidden, codeDenied, "sluice has no credentials for the registry behind repository %s: %v; check upstreams[].credentials of sluice, not your own login", ex.repo, err).because(err)
 	}
-	return refuse(http.StatusBadGateway, codeUnavailable, "upstream registry for repository %s did not answer %s: %v", ex.repo, q.Method, err).because(err)
+	hint := ""
+	if q.Body != nil && ex.onECR() {
+		// containers-roadmap#1970: a push to a repository that is not there ends so in the middle of a layer.
+		hint = fmt.Sprintf("; Amazon ECR also cuts the connection when repository %s does not exist", ex.upRepo)
+	}
+	return refuse(http.StatusBadGateway, codeUnavailable, "upstream registry for repository %s did not answer %s: %v%s", ex.repo, q.Method, err, hint).because(err)
 }
 
 // digestRef tells a digest reference from a tag.

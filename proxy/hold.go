@@ -149,7 +149,7 @@ func (u *unkept) Error() string { return u.cause.Error() }
 func (ex *exchange) instead(st *session.State, u *unkept, length int64) (*chunk, error) {
 	ex.p.storageTrouble(ex.log, "keep an attestation blob", u.cause)
 	st.Mode, st.Offset = session.Upstream, 0
-	return &chunk{rest: u.body, length: length}, ex.openFor(st)
+	return &chunk{rest: u.body, length: length}, nil
 }
 
 func (ex *exchange) dropParts(st *session.State) {

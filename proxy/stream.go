@@ -122,9 +122,6 @@ func (ex *exchange) patchUpload() error {
 			st.Mode = session.Held
 			ex.abandon(&st)
 		default:
-			if err := ex.openFor(&st); err != nil {
-				return err
-			}
 			st.Mode = session.Upstream
 		}
 		st.Peeked, st.Offset = nil, 0
@@ -137,16 +134,28 @@ func (ex *exchange) patchUpload() error {
 
 // streamChunk sends one chunk to the upstream session.
 func (ex *exchange) streamChunk(st *session.State, c *chunk, ranged bool) error {
-	header := http.Header{"Content-Type": {"application/octet-stream"}}
-	if ranged && c.length > 0 {
-		header.Set("Content-Range", fmt.Sprintf("%d-%d", st.Offset, st.Offset+c.length-1))
-	}
-	if c.length == 0 && !ranged { // nothing to say to upstream
+	if c.length == 0 && (!ranged || ex.onECR()) { // nothing to say to upstream
 		return ex.answerSession(http.StatusAccepted, st)
 	}
+	c, err := ex.gather(st, c, ranged)
+	if err != nil {
+		return err
+	}
+	if c == nil {
+		ex.p.progress.put(*st)
+		return ex.answerSession(http.StatusAccepted, st)
+	}
+	if err := ex.openFor(st); err != nil {
+		return err
+	}
+	body, length, done, err := ex.withWaiting(ex.ctx(), st, c)
+	if err != nil {
+		return err
+	}
+	defer done()
 	resp, err := ex.do(upstream.Request{
-		Method: http.MethodPatch, Location: st.Location, Push: true, Header: header,
-		Body: c.all(), ContentLength: c.length,
+		Method: http.MethodPatch, Location: st.Location, Push: true, Header: chunkHeader(st, length, ranged),
+		Body: body, ContentLength: length,
 	})
 	if err != nil {
 		return err
@@ -158,10 +167,20 @@ func (ex *exchange) streamChunk(st *session.State, c *chunk, ranged bool) error 
 	defer discard(resp)
 	// Counted here: the Range that ECR answers stays at the first chunk's end (roadmap#2831).
 	st.Offset += c.total()
-	ex.p.observe.Streamed(c.total())
+	ex.p.observe.Streamed(st.Pending + c.total())
+	st.Pending, st.Parts = 0, 0
 	ex.moveOn(st, resp)
 	ex.p.progress.put(*st)
 	return ex.answerSession(http.StatusAccepted, st)
+}
+
+// chunkHeader says of a chunk that is sent on where it begins.
+func chunkHeader(st *session.State, length int64, ranged bool) http.Header {
+	header := http.Header{"Content-Type": {"application/octet-stream"}}
+	if from := st.Offset - st.Pending; ranged && length > 0 {
+		header.Set("Content-Range", fmt.Sprintf("%d-%d", from, from+length-1))
+	}
+	return header
 }
 
 // putUpload takes the last chunk, or the whole blob, or nothing more, and closes the upload.
@@ -193,9 +212,6 @@ func (ex *exchange) complete(st *session.State, digest string) error {
 			ex.abandon(st)
 			return ex.holdWhole(st, digest, c)
 		}
-		if err := ex.openFor(st); err != nil {
-			return err
-		}
 		st.Mode, st.Offset = session.Upstream, 0
 	}
 	if st.Mode == session.Held {
@@ -206,13 +222,25 @@ func (ex *exchange) complete(st *session.State, digest string) error {
 
 // streamLast sends the rest of a blob to the upstream session and closes it.
 func (ex *exchange) streamLast(st *session.State, digest string, c *chunk, ranged bool) error {
-	header := http.Header{"Content-Type": {"application/octet-stream"}}
-	if ranged && c.length > 0 {
-		header.Set("Content-Range", fmt.Sprintf("%d-%d", st.Offset, st.Offset+c.length-1))
+	if sent := st.Offset - st.Pending; ex.onECR() && sent > 0 && sent < leastPart {
+		switch more, err := c.anything(); {
+		case err != nil:
+			return bodyError(ex, err)
+		case more:
+			return ex.tooSmall(sent)
+		}
 	}
+	if err := ex.openFor(st); err != nil {
+		return err
+	}
+	body, length, done, err := ex.withWaiting(ex.ctx(), st, c)
+	if err != nil {
+		return err
+	}
+	defer done()
 	resp, err := ex.do(upstream.Request{
 		Method: http.MethodPut, Location: st.Location, Query: url.Values{"digest": {digest}}, Push: true,
-		Header: header, Body: c.all(), ContentLength: c.length,
+		Header: chunkHeader(st, length, ranged), Body: body, ContentLength: length,
 	})
 	if err != nil {
 		return err
@@ -226,7 +254,10 @@ func (ex *exchange) streamLast(st *session.State, digest string, c *chunk, range
 	discard(resp)
 	ex.p.progress.done(st.ID)
 	ex.p.authority.uploaded(ex, digest)
-	ex.p.observe.Streamed(c.total())
+	ex.p.observe.Streamed(st.Pending + c.total())
+	if st.Parts > 0 {
+		ex.dropParts(st)
+	}
 	return ex.answerBlob(digest)
 }
 

@@ -160,7 +160,8 @@ func (ex *exchange) getUpload() error {
 	if err != nil {
 		return err
 	}
-	if st.Mode != session.Upstream {
+	if st.Mode != session.Upstream || ex.onECR() {
+		// ECR's Range stays at the end of the first part (roadmap#2831), and chunks may wait here: the own count is what counts.
 		return ex.answerSession(http.StatusNoContent, &st)
 	}
 	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Location: st.Location, Push: true})
@@ -199,8 +200,13 @@ func (ex *exchange) deleteUpload() error {
 	if err != nil {
 		return err
 	}
-	switch st.Mode {
-	case session.Upstream:
+	switch {
+	case st.Mode == session.Upstream && ex.onECR():
+		// Whether ECR takes a DELETE is not known; a session that is left alone costs nothing there.
+		if st.Parts > 0 {
+			ex.dropParts(&st)
+		}
+	case st.Mode == session.Upstream:
 		resp, err := ex.do(upstream.Request{Method: http.MethodDelete, Location: st.Location, Push: true})
 		if err != nil {
 			return err
@@ -210,9 +216,9 @@ func (ex *exchange) deleteUpload() error {
 		}
 		ex.passResponse(resp)
 		return nil
-	case session.Undecided:
+	case st.Mode == session.Undecided:
 		ex.abandon(&st)
-	case session.Held:
+	case st.Mode == session.Held:
 		if err := ex.p.quarantine.DropParts(ex.ctx(), st.Generation, ex.repo, st.ID); err != nil {
 			return transient(err, "upload to repository %s could not be cancelled", ex.repo)
 		}

@@ -78,6 +78,18 @@ func (s *Store) Assemble(ctx context.Context, generation, repo, id string, parts
 	return size, nil
 }
 
+// Parts reads the parts 0 to parts-1 of an upload one after the other.
+func (s *Store) Parts(ctx context.Context, generation, repo, id string, parts int) (io.ReadCloser, error) {
+	upload, err := uploadPath(generation, repo, id)
+	if err != nil {
+		return nil, err
+	}
+	if parts < 0 || parts > maxParts {
+		return nil, fmt.Errorf("%w number of parts %d of upload %s to repository %s", ErrInvalid, parts, id, repo)
+	}
+	return &partsReader{ctx: ctx, storage: s.storage, upload: upload, parts: parts}, nil
+}
+
 // DropParts forgets an upload.
 func (s *Store) DropParts(ctx context.Context, generation, repo, id string) error {
 	upload, err := uploadPath(generation, repo, id)

@@ -11,7 +11,7 @@ import (
 
 // encodedBound is an upper bound for the length of encode's result.
 func encodedBound(st State) int {
-	return 1 + 8*binary.MaxVarintLen64 + len(st.ID) + len(st.Generation) + len(st.Location) + len(st.Peeked)
+	return 1 + 9*binary.MaxVarintLen64 + len(st.ID) + len(st.Generation) + len(st.Location) + len(st.Peeked)
 }
 
 func encode(b []byte, st State, expires time.Time) []byte {
@@ -23,7 +23,12 @@ func encode(b []byte, st State, expires time.Time) []byte {
 	b = appendString(b, st.ID)
 	b = appendString(b, st.Generation)
 	b = appendString(b, st.Location)
-	return appendString(b, string(st.Peeked))
+	b = appendString(b, string(st.Peeked))
+	if st.Pending > 0 {
+		// Behind the rest and only where there is any: replicas of the version before read all other tokens.
+		b = binary.AppendUvarint(b, uint64(st.Pending))
+	}
+	return b
 }
 
 func appendString(b []byte, s string) []byte {
@@ -45,7 +50,11 @@ func decode(b []byte) (st State, expires time.Time, err error) {
 	if peeked := r.string(); peeked != "" {
 		st.Peeked = []byte(peeked)
 	}
-	if r.bad || len(r.rest) > 0 || st.Mode > Held || st.Offset < 0 || st.Parts < 0 {
+	if len(r.rest) > 0 {
+		st.Pending = int64(r.uvarint())
+		r.bad = r.bad || st.Pending == 0
+	}
+	if r.bad || len(r.rest) > 0 || st.Pending < 0 || st.Pending > st.Offset || st.Mode > Held || st.Offset < 0 || st.Parts < 0 {
 		return State{}, time.Time{}, errors.New("it was sealed by another version")
 	}
 	return st, expires, nil

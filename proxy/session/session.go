@@ -75,6 +75,7 @@ type State struct {
 	Offset     int64     // bytes accepted so far
 	Peeked     []byte    // first bytes, held until there are enough to guess what the blob is
 	Parts      int       // numbered parts in quarantine
+	Pending    int64     // of Offset, the last bytes: they are in Parts and wait for more before they go upstream
 	Generation string    // of the quarantine that holds the parts
 	Started    time.Time // to the millisecond
 }
@@ -143,7 +144,7 @@ func (s *Sealer) Seal(st State) (string, error) {
 	if st.Repository == "" {
 		return "", errors.New("an upload session needs a repository")
 	}
-	if st.Mode > Held || st.Offset < 0 || st.Parts < 0 {
+	if st.Mode > Held || st.Offset < 0 || st.Parts < 0 || st.Pending < 0 || st.Pending > st.Offset {
 		return "", fmt.Errorf("upload session of repository %s is in an impossible state: %v, offset %d, %d parts",
 			st.Repository, st.Mode, st.Offset, st.Parts)
 	}

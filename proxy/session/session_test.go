@@ -208,6 +208,7 @@ func TestWhatCannotBeSealedIsRefused(t *testing.T) {
 		"no repository":         func(st *State) { st.Repository = "" },
 		"negative offset":       func(st *State) { st.Offset = -1 },
 		"negative parts":        func(st *State) { st.Parts = -1 },
+		"more waits than came":  func(st *State) { st.Pending = st.Offset + 1 },
 		"unknown mode":          func(st *State) { st.Mode = 3 },
 		"location beyond a URL": func(st *State) { st.Location = strings.Repeat("x", 8<<10) },
 	} {
@@ -254,6 +255,7 @@ func TestAnyStateComesBack(t *testing.T) {
 			Generation: rapid.String().Draw(t, "generation"),
 			Started:    time.UnixMilli(rapid.Int64Range(0, 1<<50).Draw(t, "started")).UTC(),
 		}
+		want.Pending = rapid.Int64Range(0, want.Offset).Draw(t, "pending")
 		token, err := s.Seal(want)
 		if err != nil {
 			t.Fatal(err)
