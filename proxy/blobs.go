@@ -28,7 +28,7 @@ func (ex *exchange) headBlob() error {
 	if f := checkDigest(ex.repo, digest); f != nil {
 		return f
 	}
-	if ex.action() != filters.Forward && asksForStatement(ex.r) {
+	if ex.action() != filters.Forward && (asksForStatement(ex.r) || ex.p.wanted.has(ex.repo, digest)) {
 		return ex.headStatement(digest)
 	}
 	return ex.blob(digest, http.MethodHead)
@@ -51,7 +51,7 @@ func (ex *exchange) blob(digest, method string) error {
 	if err != nil {
 		return err
 	}
-	if resp.StatusCode != http.StatusNotFound {
+	if resp.StatusCode != http.StatusNotFound && !ex.notGivenBack(resp) {
 		ex.passResponse(resp)
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"testing"
 
+	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/distribution/v3/registry/storage/driver/factory"
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // of the double
 
@@ -14,49 +15,54 @@ import (
 	"sluice/proxy/proxytest"
 )
 
-// An ecrRig is a proxy in front of a double of Amazon ECR, signed in as `credentials: ecr` does.
-type ecrRig struct {
+// An awsRig is a proxy in front of a double of Amazon ECR, signed in as `credentials: ecr` does.
+type awsRig struct {
 	*rig
 	ecr *ecrsimtest.Server
 	rec *proxytest.Recorder // of what reaches the double
 }
 
-// newECRRig makes repositories as they are pushed to, unless the change says otherwise, and does not throttle.
-func newECRRig(t *testing.T, change func(*ecrsim.Switches), settings ...setting) *ecrRig {
+// newAWSRig makes repositories as they are pushed to, unless the change says otherwise, and does not throttle.
+func newAWSRig(t *testing.T, change func(*ecrsim.Switches), settings ...setting) *awsRig {
 	t.Helper()
-	// The inmemory driver copies a file whole with every 32 KiB that are appended to it.
-	layers, err := factory.Create(context.Background(), "filesystem", map[string]any{"rootdirectory": t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := ecrsimtest.New(t, ecrsim.Options{Storage: layers, Switches: ecrsim.Switches{NoThrottling: true, Templates: []ecrsim.Template{{Prefix: "ROOT"}}}})
+	s := ecrsimtest.New(t, ecrsim.Options{Storage: onDisk(t), Switches: ecrsim.Switches{NoThrottling: true, Templates: []ecrsim.Template{{Prefix: "ROOT"}}}})
 	if change != nil {
 		s.Update(change)
 	}
 	s.SetEnv(t)
-	r := &ecrRig{ecr: s, rec: proxytest.NewRecorder()}
+	r := &awsRig{ecr: s, rec: proxytest.NewRecorder()}
 	recorded := httptest.NewServer(r.rec.Handler(s.Registry()))
 	t.Cleanup(recorded.Close)
 	r.rig = newRig(t, &proxytest.Upstream{Kind: "ecrsim", URL: recorded.URL}, append([]setting{with(ecrCredentials)}, settings...)...)
 	return r
 }
 
+// onDisk is for layers: the inmemory driver copies a file whole with every 32 KiB that are appended to it.
+func onDisk(t *testing.T) storagedriver.StorageDriver {
+	t.Helper()
+	d, err := factory.Create(context.Background(), "filesystem", map[string]any{"rootdirectory": t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
 // direct is a request to the double itself.
-func (r *ecrRig) direct(method, path string, body []byte, header ...string) *answer {
+func (r *awsRig) direct(method, path string, body []byte, header ...string) *answer {
 	r.t.Helper()
 	user, password := r.ecr.Password(r.ecr.AccessKey)
 	return request(r.t, method, r.ecr.URL+path, body, append(header, "Authorization", basic(user, password))...)
 }
 
 // blob reads a layer as ECR keeps it, past its redirect. It must be referenced.
-func (r *ecrRig) blob(repo, digest string) []byte {
+func (r *awsRig) blob(repo, digest string) []byte {
 	r.t.Helper()
 	a := r.direct(http.MethodGet, "/v2/"+repo+"/blobs/"+digest, nil).want(r.t, http.StatusTemporaryRedirect)
 	return request(r.t, http.MethodGet, a.Header.Get("Location"), nil).want(r.t, http.StatusOK).body
 }
 
 // sent are the requests that reached the double with a method, in order.
-func (r *ecrRig) sent(method string) []proxytest.Exchange {
+func (r *awsRig) sent(method string) []proxytest.Exchange {
 	var out []proxytest.Exchange
 	for _, e := range r.rec.Exchanges() {
 		if e.Method == method {

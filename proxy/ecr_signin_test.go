@@ -85,7 +85,7 @@ func TestAPushWithCredentialsECRUsesOneTokenAndSurvivesItsEnd(t *testing.T) {
 		})
 	}})
 	r := newRig(t, up, with(ecrCredentials))
-	tree := proxytest.Synthetic(proxytest.SyntheticOptions{SBOM: true})
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: forms[0], SBOM: true})
 	r.push(proxytest.BuildKit, "app", "1", tree)
 	if calls.Load() != 2 || d.expired.Load() == 0 {
 		t.Errorf("%d tokens, %d refusals; want a second token after the first ended", calls.Load(), d.expired.Load())
@@ -122,7 +122,7 @@ func TestPassthroughToECRCarriesTheChallengeAndTheClientsToken(t *testing.T) {
 			continue // reads its source from a registry
 		}
 		t.Run(c.Name, func(t *testing.T) {
-			tree := proxytest.Synthetic(proxytest.SyntheticOptions{SBOM: true})
+			tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: forms[0], SBOM: true})
 			o := proxytest.Options{BaseURL: r.url(), Repository: c.Name, Tags: []string{"1"}, Tree: tree, Authorization: basic("AWS", "p1")}
 			if _, err := c.Push(context.Background(), o); err != nil {
 				t.Fatal(err)

@@ -122,9 +122,9 @@ func TestChunksReachECRInPartsThatItTakes(t *testing.T) {
 			},
 		} {
 			t.Run(c.name+", "+name, func(t *testing.T) {
-				calls := proxytest.NewFailingDriver(inmemory.New())
-				r := newECRRig(t, change, storage(calls))
-				other := &ecrRig{ecr: r.ecr, rec: r.rec, rig: newRig(t, r.upstream, with(ecrCredentials), storage(calls))} // I10
+				calls := proxytest.NewFailingDriver(onDisk(t))
+				r := newAWSRig(t, change, storage(calls))
+				other := &awsRig{ecr: r.ecr, rec: r.rec, rig: newRig(t, r.upstream, with(ecrCredentials), storage(calls))} // I10
 				size := 0
 				for _, p := range c.parts {
 					size += p.size
@@ -161,9 +161,12 @@ func TestChunksReachECRInPartsThatItTakes(t *testing.T) {
 	}
 }
 
-// tag pushes a manifest with one layer, so that ECR lets it be read.
-func (r *ecrRig) tag(t *testing.T, repo, tag string, layer []byte) string {
+// tag pushes an image with one layer, so that ECR lets it be read.
+func (r *awsRig) tag(t *testing.T, repo, tag string, layer []byte) string {
 	t.Helper()
+	if r.request(http.MethodHead, "/v2/"+repo+"/blobs/"+godigest.FromBytes(layer).String(), nil).StatusCode != http.StatusOK {
+		upload(t, repo, layer, []part{{size: len(layer), last: true}}, r.rig).want(t, http.StatusCreated)
+	}
 	config := []byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`)
 	upload(t, repo, config, []part{{size: len(config), last: true}}, r.rig).want(t, http.StatusCreated)
 	body := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",`+
@@ -197,7 +200,7 @@ func TestASecondChunkBehindASmallOneThatWasSentOnIsRefusedWithWhatToDo(t *testin
 		"on the PUT, of unknown length": {{size: mib}, {size: mib, last: true, unknown: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newECRRig(t, nil)
+			r := newAWSRig(t, nil)
 			a := upload(t, "app", noise(2*mib), parts, r.rig).want(t, http.StatusBadRequest, "BLOB_UPLOAD_INVALID")
 			if !strings.Contains(string(a.body), "send Content-Range") {
 				t.Errorf("body %s", a.body)
@@ -205,7 +208,7 @@ func TestASecondChunkBehindASmallOneThatWasSentOnIsRefusedWithWhatToDo(t *testin
 		})
 	}
 	t.Run("an empty PUT of unknown length is no chunk", func(t *testing.T) {
-		r := newECRRig(t, nil)
+		r := newAWSRig(t, nil)
 		upload(t, "app", noise(mib), []part{{size: mib}, {last: true, unknown: true}}, r.rig).want(t, http.StatusCreated)
 	})
 }
@@ -213,7 +216,7 @@ func TestASecondChunkBehindASmallOneThatWasSentOnIsRefusedWithWhatToDo(t *testin
 // Pushes without attestations go on while the storage is down.
 func TestASmallOnlyChunkGoesToECRWithoutStorage(t *testing.T) {
 	disk := newFullDisk()
-	r := newECRRig(t, nil, storage(disk))
+	r := newAWSRig(t, nil, storage(disk))
 	disk.fill("/")
 	upload(t, "app", noise(100<<10), []part{{size: 100 << 10, ranged: true}}, r.rig).want(t, http.StatusCreated)
 	a := upload(t, "app", noise(200<<10), repeat(2, part{size: 100 << 10, ranged: true}), r.rig)
@@ -225,7 +228,7 @@ func TestAnUploadToECRIsCancelledHereOnly(t *testing.T) {
 		for _, cancels := range []bool{true, false} {
 			t.Run(fmt.Sprintf("ranged %v, ECR cancels %v", ranged, cancels), func(t *testing.T) {
 				d := inmemory.New()
-				r := newECRRig(t, func(s *ecrsim.Switches) { s.CancelUploads = cancels }, storage(d))
+				r := newAWSRig(t, func(s *ecrsim.Switches) { s.CancelUploads = cancels }, storage(d))
 				location := r.request("POST", "/v2/app/blobs/uploads/", nil).want(t, 202).Header.Get("Location")
 				header := []string{}
 				if ranged {
@@ -247,8 +250,8 @@ func TestAnUploadToECRIsCancelledHereOnly(t *testing.T) {
 
 // A mount that ECR did not do opened a session; a blob that is then held leaves it alone.
 func TestASessionOfARefusedMountIsNotCancelledOnECR(t *testing.T) {
-	r := newECRRig(t, nil)
-	tree := proxytest.Synthetic(proxytest.SyntheticOptions{SBOM: true})
+	r := newAWSRig(t, nil)
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: forms[0], SBOM: true})
 	if _, err := proxytest.BuildKit(context.Background(), proxytest.Options{BaseURL: r.url(), Repository: "app", Tags: []string{"1"}, Tree: tree, MountFrom: "base"}); err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +264,7 @@ func TestASessionOfARefusedMountIsNotCancelledOnECR(t *testing.T) {
 func TestAMonolithicPOSTBecomesASessionAndOnePUT(t *testing.T) {
 	for _, takes := range []bool{true, false} {
 		t.Run(fmt.Sprint("ECR takes it: ", takes), func(t *testing.T) {
-			r := newECRRig(t, func(s *ecrsim.Switches) { s.Monolithic = takes })
+			r := newAWSRig(t, func(s *ecrsim.Switches) { s.Monolithic = takes })
 			content := noise(mib)
 			r.request("POST", "/v2/app/blobs/uploads/?digest="+godigest.FromBytes(content).String(), content).want(t, http.StatusCreated)
 			for _, e := range r.sent("POST") {

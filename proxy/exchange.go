@@ -35,6 +35,7 @@ type exchange struct {
 
 	tags     url.Values // of a push by digest that names tags too
 	stale    bool       // the upload URL is not that of the last answer
+	waited   int64      // atomic: nanoseconds, for upstream to show what was pushed (gap.go)
 	standIns bool       // children that storage does not give back are taken for what their entries say
 }
 

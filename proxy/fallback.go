@@ -93,9 +93,12 @@ func (ex *exchange) upstreamHasReferrers(digest string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if resp.StatusCode != http.StatusOK {
+	switch {
+	case noReferrersAPI(resp.StatusCode):
 		discard(resp)
 		return false, nil
+	case resp.StatusCode != http.StatusOK: // a right that is missing, or trouble, says nothing about the API
+		return false, &passed{resp}
 	}
 	index, err := readIndex(resp)
 	return err == nil && (index.Manifests != nil || index.MediaType != ""), nil

@@ -105,7 +105,7 @@ type storageReader struct{ r io.Reader }
 func (s *storageReader) Read(b []byte) (int, error) {
 	n, err := s.r.Read(b)
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = &storageFailed{err}
+		err = &storageFailed{cause: err}
 	}
 	return n, err
 }

@@ -303,7 +303,7 @@ func (ex *exchange) refuseTags(doc *ocidoc.Document) error {
 
 // fetchManifest reads a document from upstream by digest, and makes sure that it is the one.
 func (ex *exchange) fetchManifest(digest string) (*ocidoc.Document, error) {
-	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: manifestPath(digest), Header: http.Header{"Accept": manifestTypes}})
+	resp, err := ex.askManifest(upstream.Request{Method: http.MethodGet, Path: manifestPath(digest), Header: http.Header{"Accept": manifestTypes}})
 	if err != nil {
 		return nil, err
 	}

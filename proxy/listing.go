@@ -22,7 +22,7 @@ func asDigest(s string) godigest.Digest { return godigest.Digest(s) }
 
 // listTags passes upstream's list, page by page. Cursors are opaque (ECR): they go both ways as they are.
 func (ex *exchange) listTags() error {
-	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: "tags/list", Query: ex.r.URL.Query()})
+	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: "tags/list", Query: ex.pageQuery()})
 	if err != nil {
 		return err
 	}
@@ -33,6 +33,9 @@ func (ex *exchange) listTags() error {
 		ex.w.Header().Set("Link", l)
 	}
 	if ex.repo == ex.upRepo {
+		if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") { // ECR's
+			resp.Header.Set("Content-Type", "application/json")
+		}
 		ex.passResponse(resp)
 		return nil
 	}
@@ -50,6 +53,19 @@ func (ex *exchange) listTags() error {
 	}
 	list.Name = ex.repo
 	return writeJSON(ex.w, list)
+}
+
+// maxPageOnECR is the largest page of a list: ECR refuses a larger n with 405, where the distribution spec
+// lets a registry give fewer and a Link.
+const maxPageOnECR = 1000
+
+// pageQuery is the client's, within what upstream takes.
+func (ex *exchange) pageQuery() url.Values {
+	q := ex.r.URL.Query()
+	if n, err := strconv.Atoi(q.Get("n")); err == nil && n > maxPageOnECR && ex.onECR() {
+		q.Set("n", strconv.Itoa(maxPageOnECR))
+	}
+	return q
 }
 
 // maxListing bounds a page of tags or repositories: a thousand names of the longest kind fit.
@@ -103,7 +119,7 @@ func (p *Proxy) catalog(w http.ResponseWriter, r *http.Request) {
 		if u.registry.Passthrough() {
 			ex.auth = r.Header.Get("Authorization")
 		}
-		query := r.URL.Query()
+		query := ex.pageQuery()
 		if own {
 			query = url.Values{}
 		}

@@ -42,7 +42,7 @@ func (ex *exchange) getManifest() error {
 
 // manifestByDigest is upstream's document, or the one that Sluice took out or rewrote.
 func (ex *exchange) manifestByDigest(digest string) error {
-	resp, err := ex.do(upstream.Request{Method: ex.r.Method, Path: manifestPath(digest), Header: pick(ex.r.Header, "Accept", "If-None-Match")})
+	resp, err := ex.askManifest(upstream.Request{Method: ex.r.Method, Path: manifestPath(digest), Header: pick(ex.r.Header, "Accept", "If-None-Match")})
 	if err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func (ex *exchange) keepsWhole(digest string, m *ocidoc.Document) bool {
 // holds its counterpart; that upstream shows it to these credentials is also what lets them read it.
 func (ex *exchange) original(digest string, aliases []quarantine.Alias) (*localDocument, error) {
 	for _, a := range aliases {
-		resp, err := ex.do(upstream.Request{Method: http.MethodHead, Path: manifestPath(a.Forwarded), Header: http.Header{"Accept": manifestTypes}})
+		resp, err := ex.askManifest(upstream.Request{Method: http.MethodHead, Path: manifestPath(a.Forwarded), Header: http.Header{"Accept": manifestTypes}})
 		if err != nil {
 			return nil, err
 		}
@@ -240,6 +240,9 @@ func (ex *exchange) manifestByTag(tag string) error {
 			return err
 		}
 	}
+	if ex.onECR() {
+		return ex.tagOnECR(tag)
+	}
 	resp, err := ex.do(upstream.Request{Method: ex.r.Method, Path: manifestPath(tag), Header: ex.accept("If-None-Match")})
 	if err != nil {
 		return err
@@ -282,8 +285,12 @@ func (ex *exchange) tellTag(tag, forwarded string) {
 // pushedUnder serves the original under a tag. Upstream's tag must still hold the forwarded
 // digest: BuildKit, containerd and regctl skip a push when HEAD shows their own digest.
 func (ex *exchange) pushedUnder(tag string) (done bool, err error) {
-	// With the client's own Accept, so that the answer serves when there is no original.
-	resp, err := ex.do(upstream.Request{Method: http.MethodHead, Path: manifestPath(tag), Header: ex.accept()})
+	// With the client's own Accept, so that the answer serves when there is no original. ECR would convert by it.
+	accept := ex.accept()
+	if ex.onECR() {
+		accept = http.Header{"Accept": manifestTypes}
+	}
+	resp, err := ex.askManifest(upstream.Request{Method: http.MethodHead, Path: manifestPath(tag), Header: accept})
 	if err != nil {
 		return true, err
 	}
@@ -294,7 +301,7 @@ func (ex *exchange) pushedUnder(tag string) (done bool, err error) {
 			return true, ex.serveManifest(d.Digest(), local)
 		}
 	}
-	if ex.r.Method == http.MethodHead {
+	if ex.r.Method == http.MethodHead && !ex.onECR() {
 		ex.tellTag(tag, resp.Header.Get("Docker-Content-Digest"))
 		ex.passResponse(resp)
 		return true, nil

@@ -54,6 +54,8 @@ type Proxy struct {
 	ring         keyRing
 	authority    *authority
 	progress     *progress
+	pushed       *pushedLately
+	wanted       *wanted
 	fallbackTags keyedMutex
 	forms        *artifactForms
 	observe      *observe.Metrics
@@ -84,6 +86,7 @@ func New(o Options) (*Proxy, error) {
 	p.source, p.instance = sourceName(p.cfg.Listen), newID()
 	p.authority = newAuthority(p.now)
 	p.forms = newArtifactForms(p.now)
+	p.pushed, p.wanted = &pushedLately{now: p.now}, &wanted{now: p.now}
 	if err := p.open(o.Storage); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}

@@ -163,11 +163,17 @@ func (ex *exchange) putUpstream(ref string, doc *ocidoc.Document, contentType st
 		if err != nil {
 			return err
 		}
-		if !sent {
+		if !sent && !ex.childrenPushed(doc) {
 			return &passed{kept.response()}
 		}
 		if resp, err = ex.sendManifest(ref, doc.Bytes, contentType); err != nil {
 			return err
+		}
+		for wait := gapFirst; missing(resp) && ex.childrenPushed(doc) && ex.wait(wait); wait = min(2*wait, gapMost) {
+			discard(resp)
+			if resp, err = ex.sendManifest(ref, doc.Bytes, contentType); err != nil {
+				return err
+			}
 		}
 	}
 	if resp.StatusCode >= 300 {
@@ -215,6 +221,9 @@ func (ex *exchange) sendManifest(ref string, body []byte, contentType string) (*
 		discard(resp)
 		resp.StatusCode, resp.Body = http.StatusCreated, http.NoBody
 	}
+	if err == nil && resp.StatusCode < 300 {
+		ex.justPushed(ref, body)
+	}
 	return resp, err
 }
 
@@ -238,7 +247,9 @@ func immutable(resp *http.Response) bool { return says(resp, "tag_invalid", "imm
 // missing is true when upstream refused a manifest because it lacks something it refers to.
 func missing(resp *http.Response) bool {
 	return resp.StatusCode >= 400 && resp.StatusCode < 500 &&
-		says(resp, `"manifest_blob_unknown"`, `"blob_unknown"`, `"manifest_unknown"`, `"manifest_unverified"`)
+		says(resp, `"manifest_blob_unknown"`, `"blob_unknown"`, `"manifest_unknown"`, `"manifest_unverified"`,
+			// ECR's words; the code that it gives them is not known
+			"referencing an image that does not exist", "layers could not be found")
 }
 
 // says looks for words in an upstream error, in lower case, and leaves the answer readable. It does not

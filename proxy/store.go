@@ -24,6 +24,9 @@ func (ex *exchange) storeTaken(rw *rewriting) ([]attest.Record, error) {
 			continue
 		}
 		rec, err := ex.storeOne(t.Entry.Digest, t.Manifest, ex.subjectOf(rw, t))
+		if errors.Is(err, errNotGivenBack) {
+			ex.wantAll(rw)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -36,6 +39,9 @@ func (ex *exchange) storeTaken(rw *rewriting) ([]attest.Record, error) {
 // names it, if any ever does.
 func (ex *exchange) storeReferrer(doc *ocidoc.Document) error {
 	rec, err := ex.storeOne(doc.Digest(), doc, *doc.Subject)
+	if errors.Is(err, errNotGivenBack) {
+		ex.want(doc)
+	}
 	if err != nil {
 		return err
 	}
@@ -148,6 +154,12 @@ func (ex *exchange) statementUpstream(d ocidoc.Descriptor) (*held, error) {
 	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: blobPath(d.Digest), Follow: true})
 	if err != nil {
 		return nil, err
+	}
+	if ex.notGivenBack(resp) {
+		kept := keepAnswer(resp)
+		return nil, refuse(http.StatusBadRequest, codeManifestBlobUnknown,
+			"attestation blob %s of repository %s was not pushed through sluice, and Amazon ECR does not give it back (%s; it keeps to itself what no image refers to): push again, and the blob is sent; nothing was changed",
+			d.Digest, ex.repo, clip(string(kept.body))).because(errNotGivenBack)
 	}
 	if resp.StatusCode == http.StatusNotFound {
 		discard(resp)

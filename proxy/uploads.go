@@ -54,6 +54,9 @@ func (ex *exchange) mount(digest string, q url.Values) error {
 	if f := checkDigest(ex.repo, digest); f != nil {
 		return f
 	}
+	if ex.p.wanted.has(ex.repo, digest) {
+		return ex.plainSession()
+	}
 	query := url.Values{"mount": {digest}}
 	if from == "" && len(ex.p.cfg.Access.Permissions) > 0 && !ex.up.Passthrough() {
 		// With Sluice's own rights upstream might take it from a repository that this client may not read.

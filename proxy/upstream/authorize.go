@@ -28,10 +28,12 @@ type authorizer struct {
 
 	flights sync.WaitGroup // added to with mu held, and only while there is life
 
-	mu      sync.Mutex
-	service service
-	grants  map[string]*entry
-	wider   map[string][]string // scopes that 401s asked for on top of a request's own, by key
+	mu         sync.Mutex
+	service    service
+	grants     map[string]*entry
+	doubted    time.Time // when, and which gen of a grant
+	doubtedGen uint64
+	wider      map[string][]string // scopes that 401s asked for on top of a request's own, by key
 }
 
 // service is how a registry wants to be authenticated.
@@ -51,7 +53,6 @@ type grant struct {
 type entry struct {
 	grant
 	gen    uint64 // counts the grants, so that many 401s of one old grant ask for one new
-	since  time.Time
 	flight *flight
 }
 
@@ -135,12 +136,22 @@ func (a *authorizer) renewAhead(e *entry, scopes []string) bool {
 	return true
 }
 
-// olderThan is true for a lease of a grant that was made so long ago, or replaced since.
-func (a *authorizer) olderThan(l lease, d time.Duration) bool {
+// doubt is true once in a while for a token that was refused without a reason, for all requests that were sent
+// with it, and for one that was replaced since.
+func (a *authorizer) doubt(l lease, every time.Duration) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	e := a.grants[l.key]
-	return e != nil && (e.gen > l.gen || a.now().Sub(e.since) >= d)
+	e, now := a.grants[l.key], a.now()
+	switch {
+	case e == nil:
+		return false
+	case e.gen > l.gen, a.doubtedGen == l.gen && !a.doubted.IsZero():
+		return true
+	case !a.doubted.IsZero() && now.Sub(a.doubted) < every:
+		return false
+	}
+	a.doubted, a.doubtedGen = now, l.gen
+	return true
 }
 
 func (a *authorizer) due(g grant) bool { return !g.renewAt.IsZero() && !a.now().Before(g.renewAt) }
@@ -273,7 +284,7 @@ func (a *authorizer) fly(ctx context.Context, f *flight, e *entry, s service, sc
 	defer a.mu.Unlock()
 	f.err = err
 	if err == nil {
-		e.grant, e.since = g, a.now()
+		e.grant = g
 		e.gen++
 	}
 	if e.flight == f {

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// suspectAfter is the age from which a token is doubted when ECR refuses a HEAD, whose answer has no body
-// that could tell an expired token from a missing right. A right that is missing then costs one token
-// in so much time.
-const suspectAfter = 5 * time.Minute
+// doubtEvery bounds how often a token is doubted when ECR refuses a HEAD, whose answer has no body that
+// could tell an expired token from a missing right. A right that is missing then costs one token in so
+// much time.
+const doubtEvery = time.Minute
 
 // maxRefusal bounds what is read of an answer to find out why it is a refusal.
 const maxRefusal = 8 << 10
@@ -27,7 +27,7 @@ func (r *Registry) stale(resp *http.Response, l lease) bool {
 		return l.header != ""
 	case http.StatusBadRequest, http.StatusForbidden:
 		if resp.Request != nil && resp.Request.Method == http.MethodHead {
-			return r.auth.olderThan(l, suspectAfter)
+			return r.auth.doubt(l, doubtEvery)
 		}
 		return SaysExpired(resp)
 	}

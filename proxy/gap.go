@@ -1,0 +1,99 @@
+package proxy
+
+import (
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/filters/ocidoc"
+	"sluice/proxy/upstream"
+)
+
+// What is written to Amazon ECR may be "not found" for a while (docker/github-builder#30 and others saw it
+// on public.ecr.aws). Clients that read back (oras after each manifest), an index that is put right after its
+// children, and Sluice's own look at them would fail. So what is known to have been pushed is asked for
+// again.
+const (
+	gapPatience = 8 * time.Second // of one request, inside what Docker waits for headers
+	gapFirst    = 100 * time.Millisecond
+	gapMost     = time.Second
+	gapMemory   = 2 * time.Minute // after which "not found" is the truth
+	maxPushed   = 4096
+)
+
+// pushedLately remembers manifests that upstream took a short while ago. It is a hint of this process.
+type pushedLately struct {
+	now func() time.Time
+
+	mu   sync.Mutex
+	when map[string]time.Time // by repository and reference
+}
+
+func (p *pushedLately) put(repo, ref string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.when == nil || len(p.when) >= maxPushed {
+		p.when = map[string]time.Time{}
+	}
+	p.when[repo+"@"+ref] = p.now()
+}
+
+func (p *pushedLately) has(repo, ref string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t, ok := p.when[repo+"@"+ref]
+	if ok && p.now().Sub(t) >= gapMemory {
+		delete(p.when, repo+"@"+ref)
+		return false
+	}
+	return ok
+}
+
+// justPushed remembers that upstream took a manifest under a reference.
+func (ex *exchange) justPushed(ref string, body []byte) {
+	if ex.onECR() {
+		ex.p.pushed.put(ex.repo, ref)
+		ex.p.pushed.put(ex.repo, ocidoc.DigestOf(body))
+	}
+}
+
+// askManifest reads a manifest upstream, again and again if it was pushed lately and is not found.
+func (ex *exchange) askManifest(q upstream.Request) (*http.Response, error) {
+	ref := q.Path[len(manifestPath("")):]
+	for wait := gapFirst; ; wait = min(2*wait, gapMost) {
+		resp, err := ex.do(q)
+		if err != nil || resp.StatusCode != http.StatusNotFound || !ex.onECR() || !ex.p.pushed.has(ex.repo, ref) || !ex.wait(wait) {
+			return resp, err
+		}
+		discard(resp)
+	}
+}
+
+// wait sleeps as long as that fits into the patience that the request has for gaps; false: no more.
+func (ex *exchange) wait(d time.Duration) bool {
+	if time.Duration(atomic.AddInt64(&ex.waited, int64(d))) > gapPatience {
+		return false
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ex.ctx().Done():
+		return false
+	}
+}
+
+// childrenPushed is true for an index of which a child was pushed lately: that it is missing may pass.
+func (ex *exchange) childrenPushed(doc *ocidoc.Document) bool {
+	if !ex.onECR() || doc.Kind != ocidoc.KindIndex {
+		return false
+	}
+	for _, e := range doc.Manifests {
+		if ex.p.pushed.has(ex.repo, e.Digest) {
+			return true
+		}
+	}
+	return false
+}
