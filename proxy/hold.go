@@ -21,7 +21,7 @@ const heldInMemory = 256 << 10
 // holdWhole keeps a blob that came in one request: the common case, since BuildKit sends every
 // blob as one PUT.
 func (ex *exchange) holdWhole(st *session.State, digest string, c *chunk) error {
-	if err := ex.mayHold(c.length); err != nil {
+	if err := ex.mayHold(0, c.length); err != nil {
 		return err
 	}
 	body := c.all()
@@ -41,19 +41,20 @@ func (ex *exchange) holdWhole(st *session.State, digest string, c *chunk) error 
 		return ex.cannotHold(digest, small, err)
 	}
 	ex.p.observe.Held(int64(len(small)))
+	ex.holds(int64(len(small)))
 	ex.p.progress.done(st.ID)
 	return ex.answerBlob(digest)
 }
 
 // mayHold refuses what would fill the storage, and who may not push here.
-func (ex *exchange) mayHold(length int64) error {
-	if limit := int64(ex.p.cfg.MaxHeldBlob); length > limit {
+func (ex *exchange) mayHold(offset, length int64) error {
+	if limit := int64(ex.p.cfg.MaxHeldBlob); offset+max(length, 0) > limit {
 		return ex.tooLarge()
 	}
-	if ex.up.Passthrough() { // the session may have come from another replica, or long ago
-		return ex.mayWrite()
+	if err := ex.passthroughMayWrite(); err != nil { // the session may have come from another replica, or long ago
+		return err
 	}
-	return nil
+	return ex.roomFor(length)
 }
 
 func (ex *exchange) tooLarge() error {
@@ -108,6 +109,7 @@ func (ex *exchange) writePart(st *session.State, body io.Reader) error {
 	default:
 		return ex.storageTransient(err, "attestation blob for repository %s could not be kept: the storage of sluice failed, see its log", ex.repo)
 	}
+	ex.holds(n)
 	st.Offset += n
 	st.Parts++
 	return nil
@@ -178,7 +180,7 @@ func (ex *exchange) assemble(st *session.State, digest string) error {
 
 // holdChunk keeps one PATCH of a held upload.
 func (ex *exchange) holdChunk(st *session.State, c *chunk) error {
-	if err := ex.mayHold(st.Offset + max(c.length, 0)); err != nil {
+	if err := ex.mayHold(st.Offset, c.length); err != nil {
 		return err
 	}
 	if c.length != 0 {
@@ -201,7 +203,7 @@ func (ex *exchange) holdChunk(st *session.State, c *chunk) error {
 
 // holdLast ends a held upload, with or without a last chunk on the PUT.
 func (ex *exchange) holdLast(st *session.State, digest string, c *chunk) error {
-	if err := ex.mayHold(st.Offset + max(c.length, 0)); err != nil {
+	if err := ex.mayHold(st.Offset, c.length); err != nil {
 		return err
 	}
 	if c.length != 0 {

@@ -64,6 +64,7 @@ func (ex *exchange) putJudged(ref string, doc *ocidoc.Document, contentType stri
 		}
 		return err
 	}
+	ex.claimed(rw)
 	ex.logPush("pushed", ref, rw, ex.p.now().Sub(start))
 	ex.seen.became(observe.PushRewritten)
 	if rw.forwarded != "" {

@@ -53,6 +53,7 @@ type Proxy struct {
 	sealer       *session.Sealer
 	ring         keyRing
 	authority    *authority
+	heldQuota    *heldQuota
 	progress     *progress
 	pushed       *pushedLately
 	wanted       *wanted
@@ -87,10 +88,11 @@ func New(o Options) (*Proxy, error) {
 	p.authority = newAuthority(p.now)
 	p.forms = newArtifactForms(p.now)
 	p.pushed, p.wanted = &pushedLately{now: p.now}, &wanted{now: p.now}
+	p.heldQuota = newHeldQuota(p.cfg, p.now)
 	if err := p.open(o.Storage); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
-	p.handler = p.recovering(p.watch(p.routes()))
+	p.handler = p.recovering(entire(p.watch(p.routes())))
 	return p, nil
 }
 

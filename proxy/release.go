@@ -168,7 +168,11 @@ func (ex *exchange) releaseBlob(digest string, h *held) error {
 		if err != nil {
 			return ex.storageTransient(err, "blob %s of repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)
 		}
-		return ex.sendBlob(digest, b)
+		if err := ex.sendBlob(digest, b); err != nil {
+			return err
+		}
+		ex.holdsNoMore(h.size)
+		return nil
 	}
 	location, err := ex.openSession()
 	if err != nil {
@@ -185,6 +189,7 @@ func (ex *exchange) releaseBlob(digest string, h *held) error {
 		return &passed{resp}
 	}
 	discard(resp)
+	ex.holdsNoMore(h.size)
 	ex.log.Info("held blob released", "digest", digest, "bytes", h.size)
 	return nil
 }

@@ -42,10 +42,14 @@ func (ex *exchange) storageTransient(err error, format string, args ...any) *Fai
 
 // holdManifest keeps an attestation manifest until its index comes.
 func (ex *exchange) holdManifest(digest string, doc *ocidoc.Document, contentType string) (answered bool, err error) {
+	if err := ex.roomFor(int64(len(doc.Bytes))); err != nil {
+		return true, err
+	}
 	cause := ex.p.quarantine.PutManifest(ex.ctx(), ex.repo, digest, quarantine.Manifest{
 		MediaType: mediaTypeOf(doc), Bytes: doc.Bytes, Blobs: digestsOf(blobsOf(doc)),
 	})
 	if cause == nil {
+		ex.holds(int64(len(doc.Bytes)))
 		return false, nil
 	}
 	return true, ex.manifestNotKept(digest, doc, contentType, &storageFailed{cause: cause})

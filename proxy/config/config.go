@@ -64,6 +64,9 @@ type Access struct {
 	MTLS        MTLS         `yaml:"mtls"`
 	Insecure    bool         `yaml:"insecure"` // allows mode none on an address that others can reach
 	Permissions []Permission `yaml:"permissions"`
+	// MaxHeldPerIdentity bounds what one identity may hold in quarantine that no index
+	// claims; 0 = no bound.
+	MaxHeldPerIdentity Size `yaml:"max_held_per_identity"`
 }
 
 // TokenService is who signs the tokens of access mode token. The keys are those of
@@ -237,7 +240,7 @@ func Default() *Config {
 	return &Config{
 		Listen:          "127.0.0.1:5000",
 		Admin:           "127.0.0.1:5080",
-		Access:          Access{Mode: AccessNone, MTLS: MTLS{Identity: IdentityCommonName}},
+		Access:          Access{Mode: AccessNone, MTLS: MTLS{Identity: IdentityCommonName}, MaxHeldPerIdentity: 10 << 30},
 		Upstreams:       []Upstream{defaultUpstream(Embedded)},
 		Attestations:    filters.Store,
 		Unwrap:          filters.UnwrapAuto,

@@ -187,6 +187,9 @@ func (v *validator) state() {
 	if v.MaxHeldBlob < 1 {
 		v.add("max_held_blob", "must be more than 0; BuildKit's statements have up to 80 MiB, so 128MiB is a good value")
 	}
+	if q := v.Access.MaxHeldPerIdentity; q != 0 && q < v.MaxHeldBlob {
+		v.add("access.max_held_per_identity", "%s is less than %s %s, so that one blob could be too much; raise it, or set 0 for no bound", q, v.source.where("max_held_blob"), v.MaxHeldBlob)
+	}
 	for i, k := range v.SealKeys {
 		at := fmt.Sprintf("seal_keys[%d]", i)
 		if _, err := k.key(); err != nil {

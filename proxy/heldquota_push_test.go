@@ -1,0 +1,64 @@
+package proxy_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"sluice/filters/ocidoc"
+	"sluice/proxy/config"
+	"sluice/proxy/proxytest"
+)
+
+// One client cannot fill the storage with what nobody will ever ask for, and who finishes is not hindered.
+func TestAnIdentityHoldsOnlySoMuchThatNoIndexClaims(t *testing.T) {
+	mode := htpasswdTenancy(t)
+	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), append(mode.settings, with(func(c *config.Config) {
+		c.MaxHeldBlob, c.Access.MaxHeldPerIdentity = 64<<10, 128<<10
+	}))...)
+	as := func(user, method, path string, body []byte) *answer {
+		t.Helper()
+		return r.request(method, path, body, mode.as(user, method, path)...)
+	}
+	hold := func(user, marker string, n int, chunked bool) *answer {
+		t.Helper()
+		repo := "/v2/" + user + "/app/blobs/uploads/"
+		body := []byte(`{"_type":"https://in-toto.io/Statement/v1","x":"` + marker + strings.Repeat("x", n) + `"}`)
+		location := as(user, http.MethodPost, repo, nil).want(t, http.StatusAccepted).Header.Get("Location")
+		if chunked {
+			return as(user, http.MethodPatch, location, body)
+		}
+		return as(user, http.MethodPut, location+"?digest="+ocidoc.DigestOf(body), body)
+	}
+	// Those who finish may go on for good.
+	var pushed int64
+	for i := 0; pushed < 160<<10; i++ {
+		tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy, Build: i, SBOM: true})
+		o := proxytest.Options{BaseURL: r.url(), Repository: "alice/app", Tags: []string{"1"}, Tree: tree, Client: &http.Client{Transport: signed{mode, "alice"}}}
+		if _, err := proxytest.BuildKit(t.Context(), o); err != nil {
+			t.Fatalf("push %d, after %d bytes: %v", i, pushed, err)
+		}
+		for _, b := range tree.Statements() {
+			pushed += b.Size
+		}
+		if i == 100 {
+			break
+		}
+	}
+	for i, want := range []int{201, 202, 201, 202, 403, 403} {
+		a := hold("mallory", string(rune('a'+i)), 28<<10, want == 202)
+		if a.StatusCode != want {
+			t.Fatalf("upload %d: %s, want %d: %s", i, a.Status, want, a.body)
+		}
+		if want == 403 && !strings.Contains(string(a.body), "access.max_held_per_identity") {
+			t.Errorf("the answer does not name the setting: %s", a.body)
+		}
+	}
+	if a := hold("alice", "z", 28<<10, false); a.StatusCode != 201 {
+		t.Errorf("alice pays for mallory: %s", a.Status)
+	}
+	// Layers are not held, and go on.
+	layer := []byte("\x1f\x8b layer")
+	location := as("mallory", http.MethodPost, "/v2/mallory/app/blobs/uploads/", nil).want(t, http.StatusAccepted).Header.Get("Location")
+	as("mallory", http.MethodPut, location+"?digest="+ocidoc.DigestOf(layer), layer).want(t, http.StatusCreated)
+}
