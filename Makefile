@@ -1,6 +1,7 @@
 # make setup   what the tests need, once per machine: Debian packages, real clients into a cache
 # make test    everything: set-up, lint, unit and conformance tests, end-to-end tests
 # make sluice  the program itself
+# make fuzz    every fuzz target for FUZZTIME (10m)
 # make bench   what Sluice spends beside nginx, HAProxy, Caddy and Go's ReverseProxy; BENCH=quick for a short run
 #
 # lint, unit, conformance and e2e are the parts of test and can be run on their own after a set-up.
@@ -13,7 +14,7 @@ export SLUICE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice
 TOOLS := $(SLUICE_CACHE)/tools
 VERDICT := $(SLUICE_CACHE)/verdict
 
-.PHONY: test setup lint format vet golangci tidy unit conformance e2e sluice bench
+.PHONY: test setup lint format vet golangci tidy unit conformance e2e sluice bench fuzz
 
 sluice:
 	CGO_ENABLED=0 go build -trimpath -o sluice ./cmd/sluice
@@ -68,3 +69,18 @@ conformance: $(VERDICT)
 
 e2e: $(VERDICT)
 	go test -tags e2e -count=1 -json -timeout 40m ./e2e/... | $(VERDICT)
+
+# Each target for FUZZTIME, one after another. What one finds it writes to testdata/fuzz beside it, where the ordinary tests run
+# it from then on.
+FUZZTIME ?= 10m
+FUZZ := \
+	filters:FuzzPeek filters:FuzzParseStatement filters:FuzzRewrite filters/ocidoc:FuzzParse filters/ocidoc:FuzzRewrite filters/ocidoc:FuzzRetype filters:FuzzConvert \
+	proxy:FuzzContentRange proxy:FuzzRoute proxy/access:FuzzAuthorization proxy/session:FuzzOpen \
+	proxy/upstream:FuzzChallenges proxy/upstream:FuzzLocation
+
+fuzz:
+	@failed=(); for target in $(FUZZ); do \
+		echo "== $$target"; \
+		go test ./$${target%%:*} -run '^$$' -fuzz "^$${target##*:}$$" -fuzztime $(FUZZTIME) || failed+=("$$target"); \
+	done; \
+	[ $${#failed[@]} -eq 0 ] || { echo "failed: $${failed[*]}"; exit 1; }

@@ -4,7 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -243,9 +243,8 @@ func (ex *exchange) contentRange(st *session.State) (ok bool, err error) {
 		}
 		return false, nil
 	}
-	var start, end int64
-	v = strings.TrimPrefix(v, "bytes ")
-	if n, err := fmt.Sscanf(v, "%d-%d", &start, &end); err != nil || n != 2 || start < 0 || end < start-1 {
+	start, end, ok := parseContentRange(v)
+	if !ok {
 		return true, refuse(http.StatusBadRequest, codeBlobUploadInvalid, "Content-Range %q of an upload to repository %s is not <first byte>-<last byte>", clip(v), ex.repo)
 	}
 	if start != st.Offset {
@@ -256,6 +255,15 @@ func (ex *exchange) contentRange(st *session.State) (ok bool, err error) {
 		return true, refuse(http.StatusBadRequest, codeSizeInvalid, "chunk for repository %s has %d bytes, and Content-Range says %d", ex.repo, n, end-start+1)
 	}
 	return true, nil
+}
+
+// parseContentRange reads "0-99" (distribution-spec) and "bytes 0-99/100" (RFC 9110). Nothing is -1 past its start.
+func parseContentRange(v string) (start, end int64, ok bool) {
+	v, _, _ = strings.Cut(strings.TrimPrefix(v, "bytes "), "/")
+	first, last, found := strings.Cut(v, "-")
+	start, startErr := strconv.ParseInt(first, 10, 64)
+	end, endErr := strconv.ParseInt(last, 10, 64)
+	return start, end, found && startErr == nil && endErr == nil && start >= 0 && end >= start-1 && end < math.MaxInt64
 }
 
 // peeks is true where what a blob is decides when it travels.
