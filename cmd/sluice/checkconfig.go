@@ -28,6 +28,9 @@ at, so a file can be checked on another machine.`,
 			if err != nil {
 				return err
 			}
+			if err := inThisBuild(c.Storage); err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
 			return summarize(cmd.OutOrStdout(), c)
 		},
 	}
@@ -53,6 +56,9 @@ func summarize(w io.Writer, c *config.Config) error {
 			prefix = u.Prefix + "/**"
 		}
 		fmt.Fprintf(&b, "upstream  %s -> %s, credentials %s\n", prefix, u.URL, c.CredentialsOf(u))
+	}
+	if c.Storage.Shared() {
+		fmt.Fprintf(&b, "storage   %s, which replicas can share\n", c.Storage.Driver())
 	}
 	for _, r := range c.Rules {
 		fmt.Fprintf(&b, "rule      %s\n", effective(c.Effective(r)))

@@ -30,7 +30,8 @@ to finish. Without flags it listens on 127.0.0.1:5000 with a registry of its own
 A flag wins over its environment variable, which wins over the file; a variable that is
 empty counts as not set. Credentials for the upstream have no flag, since command lines can
 be read by others: SLUICE_UPSTREAM_USERNAME with SLUICE_UPSTREAM_PASSWORD or
-SLUICE_UPSTREAM_PASSWORD_FILE.`,
+SLUICE_UPSTREAM_PASSWORD_FILE. Nor have the keys that seal upload URLs: SLUICE_SEAL_KEYS or
+SLUICE_SEAL_KEYS_FILE.`,
 		Example: `  # Try it out.
   sluice serve
 
@@ -83,11 +84,26 @@ func serve(ctx context.Context, flags *pflag.FlagSet, env func(string) (string, 
 	if err := cfg.CheckFiles(); err != nil {
 		return err
 	}
-	driver, err := openStorage(cfg.Storage, logger)
+	driver, err := openStorage(ctx, cfg.Storage, logger)
 	if err != nil {
 		return err
 	}
+	warnOfOwnImages(cfg, logger)
 	return run(ctx, cfg, logger, driver)
+}
+
+// warnOfOwnImages: with shared storage there are other replicas, and the embedded registry keeps its images in a folder
+// of this one.
+func warnOfOwnImages(cfg *config.Config, logger *slog.Logger) {
+	if !cfg.Storage.Shared() {
+		return
+	}
+	for _, u := range cfg.Upstreams {
+		if u.URL == config.Embedded {
+			logger.Warn("the embedded registry keeps its images in a folder of this process, where other replicas on the same storage do not find them: set the upstream's url",
+				"storage", cfg.Storage.Driver(), "prefix", u.Prefix)
+		}
+	}
 }
 
 // setting reads a flag that is not part of the configuration.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 
@@ -11,17 +12,52 @@ import (
 	"sluice/proxy/config"
 )
 
-// openStorage is the only place that knows the storage drivers.
-func openStorage(s config.Storage, log *slog.Logger) (storagedriver.StorageDriver, error) {
-	if s.Inmemory != nil {
-		return inmemory.New(), nil
+// openStorage is the only place that knows the storage drivers, with the files storage_*.go. It reaches out for
+// nothing yet: that object storage answers is found when the proxy reads its format.
+func openStorage(ctx context.Context, s config.Storage, log *slog.Logger) (d storagedriver.StorageDriver, err error) {
+	if err := inThisBuild(s); err != nil {
+		return nil, err
 	}
-	root := s.Filesystem.RootDirectory
+	switch {
+	case s.Inmemory != nil:
+		return inmemory.New(), nil
+	case s.S3 != nil:
+		d, err = openS3(ctx, *s.S3)
+	case s.GCS != nil:
+		d, err = openGCS(ctx, *s.GCS)
+	case s.Azure != nil:
+		d, err = openAzure(ctx, *s.Azure)
+	default:
+		return openFolder(*s.Filesystem, log)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("storage.%s: %w", s.Driver(), err)
+	}
+	return d, nil
+}
+
+// inThisBuild refuses a driver that was left out. The drivers of Google and Azure link two cloud SDKs that nobody
+// else needs.
+func inThisBuild(s config.Storage) error {
+	tag := ""
+	switch {
+	case s.GCS != nil && !hasGCS:
+		tag = "include_gcs"
+	case s.Azure != nil && !hasAzure:
+		tag = "include_azure"
+	default:
+		return nil
+	}
+	return fmt.Errorf("storage.%s: the driver is not in this build; make one that has it with: go build -tags %s ./cmd/sluice", s.Driver(), tag)
+}
+
+func openFolder(s config.Filesystem, log *slog.Logger) (storagedriver.StorageDriver, error) {
+	root := s.RootDirectory
 	if err := privateFolder(root, log); err != nil {
 		return nil, fmt.Errorf("data folder: %w (choose another with --data)", err)
 	}
 	parameters := map[string]any{"rootdirectory": root}
-	if n := s.Filesystem.MaxThreads; n > 0 {
+	if n := s.MaxThreads; n > 0 {
 		parameters["maxthreads"] = n
 	}
 	d, err := filesystem.FromParameters(parameters)
@@ -29,4 +65,19 @@ func openStorage(s config.Storage, log *slog.Logger) (storagedriver.StorageDrive
 		return nil, fmt.Errorf("data folder %s: %w", root, err)
 	}
 	return d, nil
+}
+
+// parameters leaves out what is not set, so that the driver's own default holds.
+type parameters map[string]any
+
+func (p parameters) text(key, value string) {
+	if value != "" {
+		p[key] = value
+	}
+}
+
+func (p parameters) number(key string, value int64) {
+	if value != 0 {
+		p[key] = value
+	}
 }

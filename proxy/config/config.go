@@ -155,22 +155,6 @@ type Store struct {
 	Retention  Days    `yaml:"retention"`  // Forever (0), or whole days; of the storage only
 }
 
-// Storage is the storage driver that holds all state. Exactly one is set. The
-// keys are those of distribution's configuration.
-type Storage struct {
-	Filesystem *Filesystem `yaml:"filesystem"`
-	Inmemory   *Inmemory   `yaml:"inmemory"`
-}
-
-// Filesystem are the parameters of distribution's filesystem driver.
-type Filesystem struct {
-	RootDirectory string `yaml:"rootdirectory"`
-	MaxThreads    int    `yaml:"maxthreads"` // 0 = the driver's own default
-}
-
-// Inmemory forgets everything when the process ends; it is there for tests.
-type Inmemory struct{}
-
 type (
 	AccessMode string
 	// CertificateIdentity is a part of a certificate.

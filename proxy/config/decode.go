@@ -73,6 +73,9 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, key string) {
 	null := n.Kind == yaml.ScalarNode && n.Tag == "!!null"
 	if v.Kind() == reflect.Pointer {
 		v.Set(reflect.New(v.Type().Elem()))
+		if s3, ok := v.Interface().(*S3); ok {
+			*s3 = defaultS3()
+		}
 		v = v.Elem()
 		if null { // `inmemory:` alone names the driver
 			return

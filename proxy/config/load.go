@@ -71,23 +71,29 @@ func (u *Upstream) ReadPassword() (string, error) {
 	if u.PasswordFile == "" {
 		return u.Password.Reveal(), nil
 	}
-	f, err := os.Open(u.PasswordFile)
+	b, err := readBounded(u.PasswordFile, 64<<10)
 	if err != nil {
 		return "", fmt.Errorf("password of upstream %s: %w", u.URL, err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, 64<<10+1))
-	if err != nil {
-		return "", fmt.Errorf("password of upstream %s: %w", u.URL, err)
-	}
-	if len(b) > 64<<10 {
-		return "", fmt.Errorf("password of upstream %s: %s is larger than 64 KiB", u.URL, u.PasswordFile)
 	}
 	password := trimNewline(string(b))
 	if password == "" {
 		return "", fmt.Errorf("password of upstream %s: %s is empty: %w", u.URL, u.PasswordFile, errNoPassword)
 	}
 	return password, nil
+}
+
+// readBounded reads a file that should be small.
+func readBounded(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("%s is larger than %d KiB", path, limit>>10)
+	}
+	return b, err
 }
 
 var errNoPassword = errors.New("no password")

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
+	"unicode"
 )
 
 // Override is a flag or an environment variable: it sets one value on top of
@@ -28,6 +30,8 @@ func overrideTable() map[string]func(*decoder, *Config, Override) {
 		"upstream-username":      onlyUpstream("username", func(u *Upstream, v string) { u.Username = v }),
 		"upstream-password":      onlyUpstream("password", func(u *Upstream, v string) { u.Password, u.PasswordFile = Secret(v), "" }),
 		"upstream-password-file": onlyUpstream("password_file", func(u *Upstream, v string) { u.PasswordFile = v }),
+		"seal-keys":              overrideSealKeys,
+		"seal-keys-file":         overrideSealKeysFile,
 	}
 }
 
@@ -77,6 +81,33 @@ func overrideData(d *decoder, c *Config, o Override) {
 	}
 	c.Storage.Filesystem.RootDirectory = o.Value
 	d.source.keys["storage.filesystem.rootdirectory"] = place{origin: o.From}
+}
+
+// overrideSealKeys replaces the list. Neither base64 nor hex has a comma or a space.
+func overrideSealKeys(d *decoder, c *Config, o Override) {
+	maps.DeleteFunc(d.source.keys, func(k string, _ place) bool { return under(k, "seal_keys") })
+	d.source.keys["seal_keys"] = place{origin: o.From}
+	c.SealKeys = nil
+	for _, k := range strings.FieldsFunc(o.Value, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
+		c.SealKeys = append(c.SealKeys, Secret(k))
+	}
+	if len(c.SealKeys) == 0 {
+		d.mistakes = append(d.mistakes, Mistake{Origin: o.From, Key: "seal_keys", Problem: "holds no key; make one with: openssl rand -base64 32"})
+	}
+}
+
+// overrideSealKeysFile is for secrets that are mounted as files. Like a variable it is read once, at start.
+func overrideSealKeysFile(d *decoder, c *Config, o Override) {
+	if p, set := d.source.keys["seal_keys"]; set && p.origin == EnvironmentName("seal-keys") {
+		d.mistakes = append(d.mistakes, Mistake{Origin: o.From, Key: "seal_keys", Problem: "and " + p.origin + " are both set; keep one of them"})
+		return
+	}
+	b, err := readBounded(o.Value, 64<<10)
+	if err != nil {
+		d.mistakes = append(d.mistakes, Mistake{Origin: o.From, Key: "seal_keys", Problem: err.Error() + "; name a file with a key in each line"})
+		return
+	}
+	overrideSealKeys(d, c, Override{Name: o.Name, Value: string(b), From: o.From})
 }
 
 // overrideUpstream replaces the whole list: credentials that the file has for one

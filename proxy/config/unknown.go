@@ -8,17 +8,10 @@ import (
 
 const later = "is not available in this version"
 
-// laterKeys are keys that a later version will know. They are refused by name
-// rather than as typing errors, and never ignored.
-var laterKeys = map[string]string{
-	"storage.s3":     "the driver s3 " + later + "; use filesystem",
-	"storage.s3-aws": "the driver s3 " + later + "; use filesystem",
-	"storage.gcs":    "the driver gcs " + later + "; use filesystem",
-	"storage.azure":  "the driver azure " + later + "; use filesystem",
-}
-
 // foreignKeys are keys that people bring from elsewhere.
 var foreignKeys = map[string]string{
+	"storage.s3aws":       "the driver is called s3 here",
+	"storage.s3-aws":      "the driver is called s3 here",
 	"storage.delete":      "belongs to distribution's own configuration; storage takes one driver here and nothing else",
 	"storage.cache":       "belongs to distribution's own configuration; storage takes one driver here and nothing else",
 	"storage.maintenance": "belongs to distribution's own configuration; storage takes one driver here and nothing else",
@@ -30,9 +23,6 @@ var foreignKeys = map[string]string{
 
 // unknownKey explains a key that is not there, with the nearest one that is.
 func unknownKey(path, key string, known []string) string {
-	if problem, ok := laterKeys[path]; ok {
-		return problem
-	}
 	for _, k := range []string{path, key} {
 		if problem, ok := foreignKeys[k]; ok {
 			return problem

@@ -202,22 +202,3 @@ func (v *validator) state() {
 		v.add("shutdown_timeout", "must be more than 0; pushes that run when the process is told to stop get this long to finish")
 	}
 }
-
-func (v *validator) storage() {
-	fs, mem := v.Storage.Filesystem, v.Storage.Inmemory
-	switch {
-	case fs != nil && mem != nil:
-		v.add("storage", "names two drivers, filesystem and inmemory; keep one")
-	case fs == nil && mem == nil:
-		v.add("storage", "names no driver; write storage: {filesystem: {rootdirectory: ./sluice-data}}")
-	}
-	if fs != nil {
-		if fs.RootDirectory == "" {
-			v.add("storage.filesystem.rootdirectory", "is missing; name the folder that is to hold the state")
-		}
-		// distribution's driver raises anything lower to 25 without a word.
-		if fs.MaxThreads != 0 && fs.MaxThreads < 25 {
-			v.add("storage.filesystem.maxthreads", "must be at least 25, or left out for the driver's default of 100")
-		}
-	}
-}
