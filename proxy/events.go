@@ -41,7 +41,11 @@ func newEvents(p *Proxy, c config.Notifications) (*observe.Events, error) {
 	if len(endpoints) == 0 {
 		return nil, nil
 	}
-	return p.observe.NewEvents(endpoints, p.log)
+	events, err := p.observe.NewEvents(endpoints, p.log)
+	if err != nil {
+		return nil, fmt.Errorf("notifications: %w", err)
+	}
+	return events, nil
 }
 
 // pushedEvent tells of a document that is upstream now; original is what the client sent, "" if that is it.

@@ -23,13 +23,20 @@ type heldQuota struct {
 	days  int64       // how long the quarantine keeps what nobody claims
 	now   func() time.Time
 
+	*heldCounts
+}
+
+// heldCounts is what heldQuota has counted: it stays when the configuration changes.
+type heldCounts struct {
 	mu   sync.Mutex
 	held map[string]map[int64]int64 // bytes by Identity.Key and UTC day
 }
 
-func newHeldQuota(c *config.Config, now func() time.Time) *heldQuota {
+func newHeldCounts() *heldCounts { return &heldCounts{held: map[string]map[int64]int64{}} }
+
+func newHeldQuota(c *config.Config, now func() time.Time, counted *heldCounts) *heldQuota {
 	// One day more, as the sweeper has it.
-	return &heldQuota{limit: c.Access.MaxHeldPerIdentity, days: int64(c.Retention) + 1, now: now, held: map[string]map[int64]int64{}}
+	return &heldQuota{limit: c.Access.MaxHeldPerIdentity, days: int64(c.Retention) + 1, now: now, heldCounts: counted}
 }
 
 func (q *heldQuota) today() int64 { return q.now().Unix() / 86400 }

@@ -12,7 +12,7 @@ func TestWhatNoIndexClaimsCountsUntilItIsSwept(t *testing.T) {
 	now := time.Date(2026, 11, 26, 23, 0, 0, 0, time.UTC)
 	c := config.Default()
 	c.Access.MaxHeldPerIdentity, c.Retention = 100, 2
-	q := newHeldQuota(c, func() time.Time { return now })
+	q := newHeldQuota(c, func() time.Time { return now }, newHeldCounts())
 	full := func(identity string, n int64, want bool) {
 		t.Helper()
 		if got := q.full(identity, n); got != want {

@@ -36,11 +36,17 @@ type Options struct {
 	Version string
 	Now     func() time.Time // nil: time.Now
 	Traces  *observe.Traces  // nil: none; its maker closes it
+
+	// Changes are validated configurations, each of which takes the place of the one before while Run runs.
+	// One that needs a restart is refused, in the log. nil: none come.
+	Changes <-chan *config.Config
 }
 
 // A Proxy answers clients. All state that outlives a request is in the storage or sealed in the
 // upload's URL; what it remembers beyond that are hints that may be lost (I10).
 type Proxy struct {
+	*carried     // by the next one, when the configuration changes
+	options      Options
 	cfg          *config.Config
 	log          *slog.Logger
 	now          func() time.Time
@@ -54,29 +60,38 @@ type Proxy struct {
 	ring         keyRing
 	authority    *authority
 	heldQuota    *heldQuota
-	progress     *progress
 	pushed       *pushedLately
 	wanted       *wanted
-	fallbackTags keyedMutex
 	forms        *artifactForms
-	observe      *observe.Metrics
 	events       *observe.Events // nil: nobody listens
 	traces       *observe.Traces // nil: off
 	health       []*health       // of upstreams, in their order
 	source       string          // the host, for events
-	instance     string          // the process, for events
 	life         context.Context // ends with Close
 	die          context.CancelFunc
 	handler      http.Handler
+	adminHandler http.Handler
 	closing      atomic.Bool
 	background   sync.WaitGroup // cancelling of sessions; Close waits for it
-	handlers     sync.WaitGroup // Run waits for those that shutdown cut
+	handlers     sync.WaitGroup // Run waits for those that shutdown cut, and a change of the configuration for all
 	closers      []func() error
 }
 
 // New builds a proxy from a validated configuration. Close releases what it opened.
 func New(o Options) (*Proxy, error) {
-	p := &Proxy{cfg: o.Config, log: o.Logger, now: o.Now, version: o.Version, progress: newProgress(), observe: observe.New(o.Version), traces: o.Traces}
+	p, err := build(o, newCarried(o.Version))
+	if err != nil {
+		return nil, err
+	}
+	if p.events, err = newEvents(p, p.cfg.Notifications); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+// build is New without events.
+func build(o Options, c *carried) (*Proxy, error) {
+	p := &Proxy{carried: c, options: o, cfg: o.Config, log: o.Logger, now: o.Now, version: o.Version, traces: o.Traces}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -84,15 +99,15 @@ func New(o Options) (*Proxy, error) {
 		p.now = time.Now
 	}
 	p.life, p.die = context.WithCancel(context.Background())
-	p.source, p.instance = sourceName(p.cfg.Listen), newID()
+	p.source = sourceName(p.cfg.Listen)
 	p.authority = newAuthority(p.now)
 	p.forms = newArtifactForms(p.now)
 	p.pushed, p.wanted = &pushedLately{now: p.now}, &wanted{now: p.now}
-	p.heldQuota = newHeldQuota(p.cfg, p.now)
+	p.heldQuota = newHeldQuota(p.cfg, p.now, p.held)
 	if err := p.open(o.Storage); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
-	p.handler = p.recovering(entire(p.watch(p.routes())))
+	p.handler, p.adminHandler = p.recovering(entire(p.watch(p.routes()))), p.admin()
 	return p, nil
 }
 
@@ -121,9 +136,6 @@ func (p *Proxy) open(driver storagedriver.StorageDriver) error {
 		}
 		p.upstreams = append(p.upstreams, b)
 		p.health = append(p.health, newHealth(p, b.registry))
-	}
-	if p.events, err = newEvents(p, p.cfg.Notifications); err != nil {
-		return fmt.Errorf("notifications: %w", err)
 	}
 	return nil
 }
@@ -162,11 +174,11 @@ func (p *Proxy) newUpstream(u *config.Upstream) (*behind, error) {
 		o.Tracer = p.traces
 	}
 	if u.URL == config.Embedded {
-		handler, closeEmbedded, err := upstream.NewEmbedded(context.Background(), p.embeddedRoot(), p.log)
+		handler, err := p.embedded.open(p)
 		if err != nil {
 			return nil, err
 		}
-		p.closers = append(p.closers, closeEmbedded.Close)
+		p.closers = append(p.closers, p.embedded.close)
 		o.Embedded = handler
 	}
 	r, err := upstream.New(o)

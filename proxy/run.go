@@ -20,13 +20,14 @@ const (
 	cutTime       = 5 * time.Second // for handlers to notice that their connection is gone
 )
 
-// Run serves until ctx ends, then lets running requests finish within shutdown_timeout.
+// Run serves until ctx ends, then lets running requests finish within shutdown_timeout. It closes p.
 func (p *Proxy) Run(ctx context.Context) error {
 	ln, err := p.listen()
 	if err != nil {
 		return errors.Join(err, p.Close())
 	}
-	servers := []*http.Server{p.server(p.Handler())}
+	s := &site{proxy: p}
+	servers := []*http.Server{p.server(s.serve((*Proxy).Handler))}
 	listeners := []net.Listener{ln}
 	if p.cfg.Admin != "" {
 		admin, err := net.Listen("tcp", p.cfg.Admin)
@@ -35,35 +36,47 @@ func (p *Proxy) Run(ctx context.Context) error {
 			_ = p.Close()
 			return fmt.Errorf("listen on admin address %s: %w (set admin to another address, or to \"\")", p.cfg.Admin, err)
 		}
-		servers, listeners = append(servers, p.server(p.admin())), append(listeners, admin)
+		servers, listeners = append(servers, p.server(s.serve(func(p *Proxy) http.Handler { return p.adminHandler }))), append(listeners, admin)
 	}
 	ctx, cancel := context.WithCancel(ctx)
+	// What a configuration that was replaced still has to do ends with the requests, not with ctx.
+	rest, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
 	var background sync.WaitGroup
-	background.Go(func() { p.housekeeping(ctx) })
+	background.Go(func() { s.housekeeping(ctx) })
 	failed := make(chan error, len(servers))
-	for i, s := range servers {
-		background.Go(func() { failed <- s.Serve(listeners[i]) })
+	for i, server := range servers {
+		background.Go(func() { failed <- server.Serve(listeners[i]) })
 	}
 	p.log.Info("serving", "listen", ln.Addr().String(), "admin", adminAddress(listeners), "upstream", p.upstreamNames(), "version", p.version)
-	select {
-	case <-ctx.Done():
-		err = nil
-	case err = <-failed:
+	for running := true; running; {
+		select {
+		case cfg := <-p.options.Changes:
+			s.change(rest, cfg)
+			continue
+		case <-ctx.Done():
+			err = nil
+		case err = <-failed:
+		}
+		running = false
 	}
+	p = s.proxy
 	p.closing.Store(true)
 	cancel()
 	err = errors.Join(err, p.shutdown(servers))
 	background.Wait()
-	p.awaitHandlers()
+	cut()
+	s.awaitHandlers()
 	return errors.Join(err, p.Close())
 }
 
 // awaitHandlers waits for handlers whose connections shutdown has cut: http.Server.Close does not, and
 // they use what Close releases. One that does not notice is left behind.
-func (p *Proxy) awaitHandlers() {
-	done := make(chan struct{})
+func (s *site) awaitHandlers() {
+	p, done := s.proxy, make(chan struct{})
 	go func() {
 		p.handlers.Wait()
+		s.retired.Wait()
 		close(done)
 	}()
 	select {

@@ -19,27 +19,38 @@ const (
 )
 
 // housekeeping sweeps quarantine and forgets old hints until ctx ends.
-func (p *Proxy) housekeeping(ctx context.Context) {
+func (s *site) housekeeping(ctx context.Context) {
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
 	var swept, stored time.Time
 	for {
-		now := p.now()
-		if now.Sub(swept) >= sweepEvery {
-			swept = now
-			p.sweep(ctx)
-		}
-		if now.Sub(stored) >= storedEvery {
-			stored = now
-			p.sweepStored(ctx)
-		}
+		s.keepHouse(ctx, &swept, &stored)
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			p.authority.expire()
 		}
 	}
+}
+
+func (s *site) keepHouse(ctx context.Context, swept, stored *time.Time) {
+	p, release := s.take()
+	defer release()
+	p.authority.expire()
+	now := p.now()
+	if elapsed(*swept, now, sweepEvery) {
+		*swept = now
+		p.sweep(ctx)
+	}
+	if elapsed(*stored, now, storedEvery) {
+		*stored = now
+		p.sweepStored(ctx)
+	}
+}
+
+// elapsed is true also when the clock was set back behind what it said then.
+func elapsed(then, now time.Time, d time.Duration) bool {
+	return now.Sub(then) >= d || now.Before(then)
 }
 
 // sweep empties generations of quarantine that are over. Attestations that no index ever named are

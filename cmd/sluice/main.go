@@ -10,8 +10,8 @@ import (
 )
 
 func main() {
-	// Reserved for reading the configuration again: a terminal that closes, or an
-	// operator who expects that, must not end running pushes.
+	// For serve it means to read the configuration again, see there. Before that, and in the
+	// other commands, a terminal that closes ends nothing.
 	signal.Ignore(syscall.SIGHUP)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first signal ends in good order; a second one, while that takes too long, ends at once.

@@ -7,6 +7,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
+	"sync"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -31,7 +34,12 @@ A flag wins over its environment variable, which wins over the file; a variable 
 empty counts as not set. Credentials for the upstream have no flag, since command lines can
 be read by others: SLUICE_UPSTREAM_USERNAME with SLUICE_UPSTREAM_PASSWORD or
 SLUICE_UPSTREAM_PASSWORD_FILE. Nor have the keys that seal upload URLs: SLUICE_SEAL_KEYS or
-SLUICE_SEAL_KEYS_FILE.`,
+SLUICE_SEAL_KEYS_FILE.
+
+SIGHUP reads the file of --config again, with the same flags and environment over it.
+Requests that run end by the old configuration, those that follow go by the new one. One
+with mistakes, or with another listen, admin, tls or storage, which need a restart, is
+refused in the log, and nothing changes.`,
 		Example: `  # Try it out.
   sluice serve
 
@@ -77,11 +85,19 @@ func serve(ctx context.Context, flags *pflag.FlagSet, env func(string) (string, 
 			overrides = append(overrides, config.Override{Name: name, Value: f.Value.String(), From: "--" + name})
 		}
 	}
-	cfg, err := config.Load(setting(flags, env, "config", ""), overrides...)
-	if err != nil {
-		return err
+	file := setting(flags, env, "config", "")
+	load := func() (*config.Config, error) {
+		cfg, err := config.Load(file, overrides...)
+		if err != nil {
+			return nil, err
+		}
+		return cfg, cfg.CheckFiles()
 	}
-	if err := cfg.CheckFiles(); err != nil {
+	hangups := make(chan os.Signal, 1) // one that comes before serving is not lost
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Ignore(syscall.SIGHUP) // as before: none must end what still ends in good order
+	cfg, err := load()
+	if err != nil {
 		return err
 	}
 	driver, err := openStorage(ctx, cfg.Storage, logger)
@@ -89,7 +105,13 @@ func serve(ctx context.Context, flags *pflag.FlagSet, env func(string) (string, 
 		return err
 	}
 	warnOfOwnImages(cfg, logger)
-	return run(ctx, cfg, logger, driver)
+	ctx, cancel := context.WithCancel(ctx)
+	changes := make(chan *config.Config)
+	var background sync.WaitGroup
+	background.Go(func() { onHangup(ctx, hangups, file, load, changes, logger) })
+	defer background.Wait()
+	defer cancel()
+	return run(ctx, cfg, logger, driver, changes)
 }
 
 // warnOfOwnImages: with shared storage there are other replicas, and the embedded registry keeps its images in a folder

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -66,8 +67,8 @@ func (p *process) end(t *testing.T) {
 
 func TestServeOutlivesASighupAndEndsInGoodOrder(t *testing.T) {
 	p := startServe(t)
-	if err := p.Process.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
+	if level, entry := p.hangup(t); level != "WARN" || !strings.Contains(entry, "--config") {
+		t.Errorf("SIGHUP without a file is told as %s: %s", level, entry)
 	}
 	client := &http.Client{Timeout: time.Minute}
 	resp, err := client.Get(p.url + "/v2/")

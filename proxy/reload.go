@@ -1,0 +1,152 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"reflect"
+	"sync"
+	"time"
+
+	"sluice/proxy/config"
+	"sluice/proxy/observe"
+	"sluice/proxy/upstream"
+)
+
+// carried is what outlives a change of the configuration, because there can be only one of it in a process
+// or because it tells what has happened in it. Everything else that a proxy remembers is a hint, and a new
+// configuration begins without, as a new process does (I10): what an upstream has let somebody do must
+// not count for the one that takes its place.
+type carried struct {
+	observe      *observe.Metrics
+	progress     *progress // of uploads that go on under the next configuration
+	held         *heldCounts
+	fallbackTags *keyedMutex
+	embedded     *sharedEmbedded
+	instance     string
+}
+
+func newCarried(version string) *carried {
+	return &carried{
+		observe: observe.New(version), progress: newProgress(), held: newHeldCounts(), fallbackTags: &keyedMutex{},
+		embedded: &sharedEmbedded{}, instance: newID(),
+	}
+}
+
+// sharedEmbedded is the embedded registry: opened by the first who needs it, closed by the last. Two of them
+// on one folder would purge and cache past each other.
+type sharedEmbedded struct {
+	mu      sync.Mutex
+	users   int
+	handler http.Handler
+	closer  io.Closer
+}
+
+func (s *sharedEmbedded) open(p *Proxy) (http.Handler, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.users == 0 {
+		var err error
+		if s.handler, s.closer, err = upstream.NewEmbedded(context.Background(), p.embeddedRoot(), p.log); err != nil {
+			return nil, err
+		}
+	}
+	s.users++
+	return s.handler, nil
+}
+
+func (s *sharedEmbedded) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.users--; s.users > 0 {
+		return nil
+	}
+	return s.closer.Close()
+}
+
+// A site is what listens: it stays, while the proxy behind it may be replaced by one with another configuration.
+type site struct {
+	mu      sync.RWMutex
+	proxy   *Proxy
+	retired sync.WaitGroup // proxies that still have requests, or events to deliver
+}
+
+// take gives the proxy of now, which is not closed before release.
+func (s *site) take() (p *Proxy, release func()) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	s.proxy.handlers.Add(1) // below the lock, so that retire waits for it
+	return s.proxy, s.proxy.handlers.Done
+}
+
+// serve answers each request by the configuration that it meets, to its end.
+func (s *site) serve(handler func(*Proxy) http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p, release := s.take()
+		defer release()
+		handler(p).ServeHTTP(w, r)
+	})
+}
+
+// change puts a configuration in place of the present one, or says in the log why not. Requests that run
+// end by the old one, also uploads; the next request of the same upload goes by the new one, as if it came to
+// another replica. ctx ends when Run no longer waits for them.
+func (s *site) change(ctx context.Context, cfg *config.Config) {
+	old := s.proxy // only this goroutine changes it
+	if keys := old.cfg.RestartKeys(cfg); len(keys) > 0 {
+		old.log.Error("configuration not changed: it has other values of keys that need a restart", "keys", keys)
+		return
+	}
+	next, err := old.successor(cfg)
+	if err != nil {
+		old.log.Error("configuration not changed", "reason", err)
+		return
+	}
+	s.mu.Lock()
+	s.proxy = next
+	s.mu.Unlock()
+	next.log.Info("configuration changed", "upstream", next.upstreamNames())
+	s.retired.Go(func() { old.retire(ctx, next) })
+}
+
+// successor is a proxy with another configuration over the same storage, in the same process.
+func (p *Proxy) successor(cfg *config.Config) (*Proxy, error) {
+	o := p.options
+	o.Config = cfg
+	next, err := build(o, p.carried)
+	if err != nil {
+		return nil, err
+	}
+	if p.keepsEvents(next) {
+		next.events = p.events
+		return next, nil
+	}
+	if next.events, err = newEvents(next, cfg.Notifications); err != nil {
+		return nil, errors.Join(err, next.Close())
+	}
+	return next, nil
+}
+
+// keepsEvents is true where what waits for a webhook goes on waiting.
+func (p *Proxy) keepsEvents(next *Proxy) bool {
+	return reflect.DeepEqual(p.cfg.Notifications, next.cfg.Notifications)
+}
+
+// retire closes a proxy when its last request has ended. Webhooks that the next one has no more get what they
+// are still to be told within shutdown_timeout.
+func (p *Proxy) retire(ctx context.Context, next *Proxy) {
+	p.handlers.Wait()
+	p.background.Wait()
+	switch {
+	case p.keepsEvents(next):
+		p.events = nil // the next one's now, and nobody is left who would send one here
+	case p.events != nil:
+		ctx, cancel := context.WithTimeout(ctx, time.Duration(next.cfg.ShutdownTimeout))
+		p.events.Close(ctx)
+		cancel()
+	}
+	if err := p.Close(); err != nil {
+		p.log.Warn("what the configuration before had open was not closed", "reason", err)
+	}
+}
