@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
+	"sync"
 )
 
 // afterAnswer is how much of a body that nobody has read is read to keep the connection, as net/http has it.
@@ -12,20 +14,23 @@ const afterAnswer = 256 << 10
 // entire cuts the connection after a request whose body was not read to a good end. What comes behind a chunk that cannot
 // be understood must not be taken for the next request: whoever has put it there may be another client than the one whose
 // request it looks like, if a load balancer reads the chunk otherwise. net/http sees to that by itself (chunkWriter in
-// server.go), but not once EnableFullDuplex was called.
+// server.go), but not once EnableFullDuplex was called. Nor does it keep the connection of a client that waits for
+// "100 Continue", unless the body was read before the answer.
 func entire(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Body == nil || r.Body == http.NoBody {
+		if r.Body == nil || r.Body == http.NoBody || strings.Contains(strings.ToLower(r.Header.Get("Expect")), "100-continue") {
 			next.ServeHTTP(w, r)
 			return
 		}
 		body := &wholeBody{r: r.Body}
-		r.Body = body
-		next.ServeHTTP(w, r)
-		if body.end == nil {
+		own := r.WithContext(r.Context()) // a copy: the server looks at the body of its own request when it answers
+		own.Body = body
+		next.ServeHTTP(w, own)
+		if body.ended() == nil {
 			_, _ = io.CopyN(io.Discard, body, afterAnswer)
 		}
-		if !errors.Is(body.end, io.EOF) {
+		// ErrBodyReadAfterClose: the answer came before EnableFullDuplex, and net/http has read and judged the rest.
+		if end := body.ended(); !errors.Is(end, io.EOF) && !errors.Is(end, http.ErrBodyReadAfterClose) {
 			_ = http.NewResponseController(w).Flush() // the answer first
 			panic(http.ErrAbortHandler)
 		}
@@ -35,16 +40,26 @@ func entire(next http.Handler) http.Handler {
 // wholeBody remembers how reading ended. Closing is the server's business: a Transport closes what it sends, and what
 // was wrong with the rest would be lost.
 type wholeBody struct {
-	r   io.Reader
+	r io.Reader
+
+	mu  sync.Mutex // a Transport may still read when its answer is there
 	end error
 }
 
 func (b *wholeBody) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
 	if err != nil {
+		b.mu.Lock()
 		b.end = err
+		b.mu.Unlock()
 	}
 	return n, err
+}
+
+func (b *wholeBody) ended() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.end
 }
 
 func (b *wholeBody) Close() error { return nil }

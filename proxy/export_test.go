@@ -26,3 +26,6 @@ func (p *Proxy) Reach(t http.RoundTripper) error {
 	}
 	return err
 }
+
+// Entire is what looks at the rest of a request's body.
+func Entire(next http.Handler) http.Handler { return entire(next) }
