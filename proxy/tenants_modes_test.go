@@ -197,8 +197,12 @@ func TestNoTenantGetsAnythingOfAnotherInAnyMode(t *testing.T) {
 					t.Errorf("mallory mounts %s of alice: %s", b.Name, a.Status)
 				}
 			}
+			// Nor from anywhere: with Sluice's rights the registry may find it at alice's.
+			for _, b := range tree.Blobs() {
+				as("mallory", http.MethodPost, "/v2/mallory/app/blobs/uploads/?mount="+b.Digest, nil).want(t, http.StatusAccepted)
+			}
 			mu.Lock()
-			if slices.ContainsFunc(mounted, func(q url.Values) bool { return q.Get("from") == "alice/app" }) {
+			if slices.ContainsFunc(mounted, func(q url.Values) bool { return q.Get("from") == "alice/app" || q.Has("mount") && q.Get("from") == "" }) {
 				t.Errorf("upstream is asked to mount what mallory may not read: %v", mounted)
 			}
 			mu.Unlock()

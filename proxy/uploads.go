@@ -58,7 +58,7 @@ func (ex *exchange) mount(digest string, q url.Values) error {
 		return ex.plainSession()
 	}
 	query := url.Values{"mount": {digest}}
-	if from == "" && len(ex.p.cfg.Access.Permissions) > 0 && !ex.up.Passthrough() {
+	if from == "" && ex.p.access.Limited(ex.id) && !ex.up.Passthrough() {
 		// With Sluice's own rights upstream might take it from a repository that this client may not read.
 		return ex.plainSession()
 	}

@@ -166,6 +166,9 @@ func (a *Access) Allowed(id Identity, repository string, action Action) bool {
 	return a.permitted(id, repository, action) && id.granted.repository(repository, action)
 }
 
+// Limited is true for an identity that may not do everything everywhere.
+func (a *Access) Limited(id Identity) bool { return len(a.permissions) > 0 || id.granted != nil }
+
 // Insufficient is true when only the token stands in the way: the client may fetch one for more.
 func (a *Access) Insufficient(id Identity, wanted Scope) bool {
 	if wanted.Catalog {
