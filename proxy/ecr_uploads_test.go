@@ -105,6 +105,7 @@ func TestChunksReachECRInPartsThatItTakes(t *testing.T) {
 		{"chunks of 1 MiB", repeat(12, part{size: mib, ranged: true}), "PATCH 5 PATCH 5 PUT 2", true},
 		{"chunks of 3 MiB, the last on the PUT", append(repeat(3, part{size: 3 * mib, ranged: true}), part{size: mib, ranged: true, last: true}), "PATCH 6 PUT 4", true},
 		{"fewer than a part", repeat(3, part{size: mib, ranged: true}), "PUT 3", true},
+		{"chunks that end with a part", repeat(2, part{size: 3 * mib, ranged: true}), "PATCH 6 PUT 0", true},
 		{"small chunks of unknown length", repeat(7, part{size: 2 * mib, ranged: true, unknown: true}), "PATCH 6 PATCH 6 PUT 2", true},
 		{"a large chunk of unknown length", []part{{size: 12 * mib, ranged: true, unknown: true}, {size: mib, ranged: true, unknown: true}}, "PATCH 12 PUT 1", true},
 		{"a small chunk before a large one", []part{{size: mib, ranged: true}, {size: 6 * mib, ranged: true}, {size: mib, ranged: true}}, "PATCH 7 PUT 1", true},

@@ -168,6 +168,9 @@ func (ex *exchange) streamChunk(st *session.State, c *chunk, ranged bool) error 
 	// Counted here: the Range that ECR answers stays at the first chunk's end (roadmap#2831).
 	st.Offset += c.total()
 	ex.p.observe.Streamed(st.Pending + c.total())
+	if st.Parts > 0 { // nothing may wait again before the upload ends
+		ex.dropParts(st)
+	}
 	st.Pending, st.Parts = 0, 0
 	ex.moveOn(st, resp)
 	ex.p.progress.put(*st)
