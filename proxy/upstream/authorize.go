@@ -137,7 +137,7 @@ func (a *authorizer) renewAhead(e *entry, scopes []string) bool {
 }
 
 // doubt is true once in a while for a token that was refused without a reason, for all requests that were sent
-// with it, and for one that was replaced since.
+// with it, for one that was replaced since, and for one whose time is over.
 func (a *authorizer) doubt(l lease, every time.Duration) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -146,6 +146,8 @@ func (a *authorizer) doubt(l lease, every time.Duration) bool {
 	case e == nil:
 		return false
 	case e.gen > l.gen, a.doubtedGen == l.gen && !a.doubted.IsZero():
+		return true
+	case !e.ends.IsZero() && !now.Before(e.ends): // no doubt about it
 		return true
 	case !a.doubted.IsZero() && now.Sub(a.doubted) < every:
 		return false
