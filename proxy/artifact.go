@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -124,10 +125,19 @@ func (d *registryDestination) manifest(doc *ocidoc.Document) (*http.Response, er
 }
 
 // list adds an attestation to the referrers tag of its image, for registries that do not list it by themselves. Its
-// artifact type is that of every attestation, so that whoever filters finds the legacy form too.
+// artifact type is that of every attestation, so that whoever filters finds the legacy form too. That does not say what
+// it is about, so its entry does, as in BuildKit's indexes. It also keeps apart the lists of two images that have the same
+// attestation (one that was converted later): an old list is deleted by its digest, with every tag that holds it.
 func (d *registryDestination) list(doc *ocidoc.Document, subject string) error {
 	entry := referrerDescriptor(doc, doc.Digest(), ocidoc.MediaTypeOCIManifest)
 	entry.ArtifactType = filters.ArtifactTypeAttestation
+	if doc.Subject == nil {
+		entry.Annotations = maps.Clone(entry.Annotations)
+		if entry.Annotations == nil {
+			entry.Annotations = map[string]string{}
+		}
+		entry.Annotations[filters.AnnotationReferenceDigest] = subject
+	}
 	return d.failed(d.at.changeFallback(subject, func(list []ocispec.Descriptor) []ocispec.Descriptor {
 		return mergeDescriptors(list, []ocispec.Descriptor{entry})
 	}))

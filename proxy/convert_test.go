@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
@@ -155,18 +156,20 @@ func TestImagesThatAreUpstreamAlreadyAreConvertedWithTheirIndex(t *testing.T) {
 // The rule is taken back: what clients do not send again, since they are told that it exists, is sent
 // as it was pushed.
 func TestAfterTheRuleIsTakenBackImagesGoUpstreamAsTheyWerePushed(t *testing.T) {
-	for _, act := range []filters.Action{filters.Strip, filters.Store} {
-		shared, up := inmemory.New(), proxytest.NewDistribution(t, proxytest.UpstreamOptions{})
-		tree, plain := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy}), proxytest.Synthetic(proxytest.SyntheticOptions{})
-		newRig(t, up, action(act), storage(shared), mediaTypes(filters.MediaTypesDocker)).push(proxytest.BuildKit, "app", "1", tree)
-		r := newRig(t, up, action(act), storage(shared))
-		r.push(proxytest.BuildKit, "app", "1", tree)
-		if got := r.upstreamDigest("app", "1"); got != plain.Digest() {
-			t.Errorf("%s: upstream has %s, want %s", act, got, plain.Digest())
+	every(t, func(t *testing.T, newUpstream upstreamFunc) {
+		for _, act := range []filters.Action{filters.Strip, filters.Store} {
+			shared, up := inmemory.New(), newUpstream(t, proxytest.UpstreamOptions{})
+			tree, plain := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy}), proxytest.Synthetic(proxytest.SyntheticOptions{})
+			newRig(t, up, action(act), storage(shared), mediaTypes(filters.MediaTypesDocker)).push(proxytest.BuildKit, "app", "1", tree)
+			r := newRig(t, up, action(act), storage(shared))
+			r.push(proxytest.BuildKit, "app", "1", tree)
+			if got := r.upstreamDigest("app", "1"); got != plain.Digest() {
+				t.Errorf("%s: upstream has %s, want %s", act, got, plain.Digest())
+			}
+			proxytest.AssertClean(t, up)
+			proxytest.AssertComplete(t, up)
 		}
-		proxytest.AssertClean(t, up)
-		proxytest.AssertComplete(t, up)
-	}
+	})
 }
 
 // I10, with conversions.
@@ -201,7 +204,7 @@ func TestConversionsNeedNothingOfOneProcess(t *testing.T) {
 }
 
 func TestStoredAttestationsAreFoundByTheConvertedImage(t *testing.T) {
-	for _, to := range []config.StoreTo{config.StoreToStorage, config.StoreToReferrers} {
+	for _, to := range []config.StoreTo{config.StoreToStorage, config.StoreToReferrers, config.StoreToRepository} {
 		for _, form := range forms {
 			tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: form})
 			docker := proxytest.Synthetic(proxytest.SyntheticOptions{DockerTypes: true})
@@ -217,16 +220,74 @@ func TestStoredAttestationsAreFoundByTheConvertedImage(t *testing.T) {
 				if !strings.Contains(string(a.body), image.Digest) {
 					t.Errorf("%s %s: the referrer is about something else: %s", to, form, a.body)
 				}
-				if n := len(r.listedUpstream("app", image.Digest).Manifests); (n == 1) != (to == config.StoreToReferrers) {
-					t.Errorf("%s %s: the registry lists %d referrers of %s", to, form, n, image.Name)
+				for _, repo := range inRegistry {
+					if n := len(r.listedUpstream(repo, image.Digest).Manifests); (n == 1) != (inRegistry[to] == repo) {
+						t.Errorf("%s %s: %s lists %d referrers of %s", to, form, repo, n, image.Name)
+					}
 				}
 			}
 			for i, image := range tree.Images() {
-				if n := len(r.referrers("app", image.Digest).Manifests); to == config.StoreToStorage && n != 1 {
-					t.Errorf("%s: %d stored referrers by the digest of image %d before its conversion, want 1", form, n, i)
+				if n := len(r.referrers("app", image.Digest).Manifests); n != 1 {
+					t.Errorf("%s %s: %d stored referrers by the digest of image %d before its conversion, want 1", to, form, n, i)
 				}
 			}
 		}
+	}
+}
+
+// strip, and then store: what strip kept for a while is kept for good once an index that is stored lists it.
+func TestStoreKeepsTheImagesThatStripConvertedBefore(t *testing.T) {
+	now, shared, up := time.Now(), inmemory.New(), proxytest.NewDistribution(t, proxytest.UpstreamOptions{})
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
+	at := clock(func() time.Time { return now })
+	newRig(t, up, at, storage(shared), action(filters.Strip), mediaTypes(filters.MediaTypesDocker)).push(proxytest.BuildKit, "app", "1", tree)
+	r := newRig(t, up, at, storage(shared), action(filters.Store), mediaTypes(filters.MediaTypesDocker))
+	r.push(proxytest.BuildKit, "app", "1", tree)
+	for range 5 {
+		now = now.Add(24 * time.Hour)
+		r.proxy.Sweep(context.Background())
+	}
+	back, err := proxytest.PullAll(context.Background(), r.url(), "app", tree.Digest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := back.Equal(tree); err != nil {
+		t.Error(err)
+	}
+}
+
+// One manifest of a registry that takes no subject is listed for both: the image as it went there first, and as it was
+// converted to later. A delete leaves nothing behind.
+func TestADeleteFindsAnAttestationUnderBothDigestsOfItsImage(t *testing.T) {
+	for to, repo := range inRegistry {
+		t.Run(string(to), func(t *testing.T) {
+			one := []string{"linux/amd64"}
+			shared, f := inmemory.New(), &refusing{text: `"subject"`, status: http.StatusMethodNotAllowed, code: "UNSUPPORTED"}
+			up := proxytest.NewDistribution(t, proxytest.UpstreamOptions{Delete: true, Wrap: f.wrap})
+			tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy, Platforms: one})
+			docker := proxytest.Synthetic(proxytest.SyntheticOptions{DockerTypes: true, Platforms: one})
+			newRig(t, up, storage(shared), storeTo(to)).push(proxytest.BuildKit, "app", "1", tree)
+			r := newRig(t, up, storage(shared), storeTo(to), mediaTypes(filters.MediaTypesDocker))
+			r.push(proxytest.BuildKit, "app", "2", tree)
+			second := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy, Platforms: one, Build: 1})
+			r.push(proxytest.BuildKit, "app", "3", second) // its list takes the place of one with the same entry as the first image's
+			images := []string{tree.Images()[0].Digest, docker.Images()[0].Digest}
+			for i, image := range images {
+				if n := len(r.listedUpstream(repo, image).Manifests); n != 1+i {
+					t.Errorf("%s lists %d attestations of %s, want %d", repo, n, image, 1+i)
+				}
+			}
+			r.request(http.MethodDelete, "/v2/app/manifests/"+tree.Attestations()[0].Digest, nil).want(t, http.StatusAccepted)
+			for i, image := range images {
+				if n := len(r.listedUpstream(repo, image).Manifests); n != i {
+					t.Errorf("after the delete %s lists %d attestations of %s, want %d", repo, n, image, i)
+				}
+			}
+			if n := len(r.referrers("app", images[1]).Manifests); n != 1 {
+				t.Errorf("after the delete sluice lists %d attestations of the converted image, want 1", n)
+			}
+			proxytest.AssertComplete(t, up)
+		})
 	}
 }
 

@@ -124,36 +124,48 @@ func (ex *exchange) deleteAttestation(digest string, m *ocidoc.Document) error {
 	return q.DeleteManifest(ex.ctx(), ex.repo, attestation)
 }
 
-// deletePlaced removes an attestation from the registries that it was stored in, and from their referrers tags.
+// deletePlaced removes an attestation from the registries that it was stored in. It is taken from the referrers tags
+// first: registries do that by themselves only for what their API lists, and Amazon ECR deletes nothing that an index
+// lists. One manifest may be listed for two images, the one that was pushed and what it was converted to.
 func (ex *exchange) deletePlaced(attestation string) error {
 	records, err := ex.p.attest.ByAttestation(ex.ctx(), ex.repo, attestation)
 	if err != nil {
 		return err
 	}
-	done := map[string]bool{}
+	type place struct{ repo, digest, subject string }
+	var unlisted, deleted []place
 	for _, r := range records {
-		key := r.Repository + "@" + r.Placed
-		if r.Repository == "" || done[key] {
+		p := place{r.Repository, r.Placed, r.Subject}
+		if r.Repository == "" || slices.Contains(unlisted, p) {
 			continue
 		}
-		done[key] = true
+		unlisted = append(unlisted, p)
 		at, err := ex.at(r.Repository)
 		if err != nil {
 			return err
 		}
-		if err := at.deleteReferrer(r.Placed, r.Subject, ex.repo); err != nil {
+		if err := at.unlist(r.Subject, r.Placed); err != nil {
+			return err
+		}
+	}
+	for _, p := range unlisted {
+		if p.subject = ""; slices.Contains(deleted, p) {
+			continue
+		}
+		deleted = append(deleted, p)
+		at, err := ex.at(p.repo)
+		if err != nil {
+			return err
+		}
+		if err := at.deleteReferrer(p.digest, ex.repo); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// deleteReferrer deletes a manifest, after it was taken from its image's referrers tag: registries do that by
-// themselves only for what their API lists, and Amazon ECR deletes nothing that an index lists.
-func (ex *exchange) deleteReferrer(digest, subject, of string) error {
-	if err := ex.unlist(subject, digest); err != nil {
-		return err
-	}
+// deleteReferrer deletes a manifest that no referrers tag lists any more.
+func (ex *exchange) deleteReferrer(digest, of string) error {
 	resp, err := ex.do(upstream.Request{Method: http.MethodDelete, Path: manifestPath(digest), Push: true})
 	if err != nil {
 		return err

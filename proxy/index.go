@@ -81,8 +81,9 @@ type rewriting struct {
 	policy    filters.Policy
 	plan      *filters.Plan
 	children  map[string]*ocidoc.Document
-	local     map[string]bool // children that only Sluice has
-	nested    []*rewriting    // what is listed and changes
+	local     map[string]bool          // children that only Sluice has
+	nested    []*rewriting             // what is listed and changes
+	became    map[string]filters.Inner // the same by its digest in the entries
 	applied   bool
 	forwarded string // set once it is upstream
 	mediaType string
@@ -240,11 +241,14 @@ func converted(p filters.Policy) filters.MediaTypes {
 }
 
 // convertedBefore tells that an image went upstream converted when it was pushed itself, and that the
-// alias says so: nothing is left to do for it when an index lists it.
+// alias says so: nothing is left to do for it when an index lists it. One that another action made says
+// that the original is kept for another time.
 func (ex *exchange) convertedBefore(rw *rewriting) bool {
 	will := rw.willBe()
 	aliases, err := ex.p.quarantine.Aliases(ex.ctx(), ex.repo, rw.doc.Digest())
-	if err != nil || !slices.ContainsFunc(aliases, func(a quarantine.Alias) bool { return a.Forwarded == will.Digest }) {
+	if err != nil || !slices.ContainsFunc(aliases, func(a quarantine.Alias) bool {
+		return a.Forwarded == will.Digest && a.Action == rw.policy.Attestations
+	}) {
 		return false
 	}
 	if b, err := ex.findOriginal(rw.doc.Digest()); err != nil || b == nil {

@@ -80,7 +80,7 @@ func (j *judging) document(doc *ocidoc.Document, depth int) (*rewriting, error) 
 	if err != nil {
 		return nil, refuse(http.StatusBadRequest, codeManifestInvalid, "%s %s for repository %s: %v", doc.Kind, doc.Digest(), ex.repo, err).because(err)
 	}
-	rw.plan = plan
+	rw.plan, rw.became = plan, inner
 	return rw, nil
 }
 

@@ -12,33 +12,36 @@ import (
 // maxReferrerPages bounds what is read of a destination's list. A page of ECR has 50 to 100 entries.
 const maxReferrerPages = 20
 
-// placements knows which attestations of one image their destinations still list. What a registry has dropped, by its
-// lifecycle policy or by hand, is not listed here either, whatever the records say.
+// placements knows which attestations their destinations still list. What a registry has dropped, by its lifecycle policy
+// or by hand, is not listed here either, whatever the records say.
 type placements struct {
 	ex     *exchange
-	image  string
-	listed map[string]map[string]bool // by repository, then by digest
+	listed map[list]map[string]bool // digests
+}
+
+// A list is what a repository says about an image: its referrers API if it has one, or the referrers tag. An image that
+// was converted has another digest there than the one that a reader may have asked about, so the record says which.
+type list struct {
+	repo, image string
+	tag         bool
 }
 
 // newPlacements takes what the image's own repository lists, so that it is not asked again. tagged says that this is
 // the referrers tag's list and not that of the API, in which nothing without a subject can be.
 func newPlacements(ex *exchange, image string, own []ocispec.Descriptor, tagged bool) *placements {
-	p := &placements{ex: ex, image: image, listed: map[string]map[string]bool{}}
-	p.add(ex.repo, own)
+	p := &placements{ex: ex, listed: map[list]map[string]bool{}}
+	p.add(list{ex.repo, image, false}, own)
 	if tagged {
-		p.add(tagOf(ex.repo), own)
+		p.add(list{ex.repo, image, true}, own)
 	}
 	return p
 }
 
-// tagOf is the key of what a repository's referrers tag lists. No repository's name has a colon.
-func tagOf(repo string) string { return repo + ":" }
-
-func (p *placements) add(key string, list []ocispec.Descriptor) {
+func (p *placements) add(key list, entries []ocispec.Descriptor) {
 	if p.listed[key] == nil {
 		p.listed[key] = map[string]bool{}
 	}
-	for _, d := range list {
+	for _, d := range entries {
 		p.listed[key][d.Digest.String()] = true
 	}
 }
@@ -52,33 +55,35 @@ func (p *placements) has(r attest.Record) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if p.listed[at.repo] == nil {
-		list, err := at.listReferrers(p.image)
+	key := list{at.repo, r.Subject, false}
+	if p.listed[key] == nil {
+		entries, err := at.listReferrers(r.Subject)
 		if refusedReader(err, at) {
-			list, err = nil, nil
+			entries, err = nil, nil
 		}
 		if err != nil {
 			return false, err
 		}
-		p.add(at.repo, list)
+		p.add(key, entries)
 	}
-	if p.listed[at.repo][r.Placed] {
+	if p.listed[key][r.Placed] {
 		return true, nil
 	}
 	if r.Placed == r.Derived || r.Derived == "" && r.Placed == r.Attestation {
 		return false, nil // an artifact, of which the list above says all
 	}
-	if p.listed[tagOf(at.repo)] == nil {
-		index, err := at.readFallback(p.image)
+	key.tag = true
+	if p.listed[key] == nil {
+		index, err := at.readFallback(r.Subject)
 		if refusedReader(err, at) {
 			err = nil
 		}
 		if err != nil {
 			return false, err
 		}
-		p.add(tagOf(at.repo), index.Manifests)
+		p.add(key, index.Manifests)
 	}
-	return p.listed[tagOf(at.repo)][r.Placed], nil
+	return p.listed[key][r.Placed], nil
 }
 
 // listReferrers is everything that a repository lists for a digest, by its referrers API, else by its referrers tag.

@@ -196,11 +196,11 @@ func (ex *exchange) recordStored(ref, original string, records []attest.Record) 
 // know a converted image by no other digest.
 func (ex *exchange) subjectOf(rw *rewriting, t filters.Taken) ocidoc.Descriptor {
 	d := ex.pushedSubject(rw, t)
-	for _, n := range rw.nested {
-		if n.doc.Kind == ocidoc.KindManifest && n.doc.Digest() == d.Digest {
-			will := n.willBe()
-			return ocidoc.Descriptor{MediaType: will.MediaType, Digest: will.Digest, Size: will.Size}
-		}
+	if child := rw.children[d.Digest]; child == nil || child.Kind != ocidoc.KindManifest {
+		return d
+	}
+	if will, ok := rw.became[d.Digest]; ok {
+		return ocidoc.Descriptor{MediaType: will.MediaType, Digest: will.Digest, Size: will.Size}
 	}
 	return d
 }
