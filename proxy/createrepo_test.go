@@ -9,8 +9,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 
+	"sluice/filters"
 	"sluice/proxy/config"
 	"sluice/proxy/ecrsim"
 	"sluice/proxy/proxytest"
@@ -102,6 +104,48 @@ func TestAFirstPushMakesItsRepository(t *testing.T) {
 	r.request(http.MethodHead, "/v2/team/none/manifests/1", nil).want(t, http.StatusNotFound)
 	if all := a.repositories(); len(all) != before {
 		t.Errorf("who may not push, or only looks, made a repository: %v", all)
+	}
+}
+
+// The repository that store.to names is missing as well, and so is made on the way to it. What may not be made is named in
+// the refusal, and leaves no tag behind.
+func TestAFirstPushMakesTheRepositoryOfItsAttestations(t *testing.T) {
+	for _, docker := range []bool{false, true} {
+		for _, form := range forms {
+			r, a := newCreatingRig(t, func(c *config.Config) {
+				c.Store.To = config.StoreToRepository
+				if docker {
+					c.MediaTypes = filters.MediaTypesDocker
+				}
+			})
+			tree := proxytest.Synthetic(proxytest.SyntheticOptions{SBOM: true, Form: form})
+			r.push(proxytest.BuildKit, "team/app", "1", tree)
+			if all := a.repositories(); len(all) != 2 || all["team/app-attestations"] == "" {
+				t.Errorf("made %v", all)
+			}
+			for _, image := range proxytest.Synthetic(proxytest.SyntheticOptions{DockerTypes: docker}).Images() {
+				if list := r.referrers("team/app", image.Digest); len(list.Manifests) != 1 {
+					t.Errorf("docker %t, %s: sluice lists %v about %s", docker, form, list, image.Name)
+				}
+			}
+			out, err := a.api.ListImages(t.Context(), &ecr.ListImagesInput{RepositoryName: aws.String("team/app-attestations")})
+			if err != nil || len(out.ImageIds) != len(tree.Images()) {
+				t.Errorf("docker %t, %s: the repository holds %v, %v", docker, form, out, err)
+			}
+		}
+	}
+	r, a := newCreatingRig(t, func(c *config.Config) {
+		c.Store.To = config.StoreToRepository
+		c.Upstreams[0].CreateRepositories.Repositories = []string{"team/app"}
+	})
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
+	_, err := proxytest.BuildKit(context.Background(), proxytest.Options{BaseURL: r.url(), Repository: "team/app", Tags: []string{"1"}, Tree: tree})
+	if err == nil || !strings.Contains(err.Error(), "team/app-attestations") || !strings.Contains(err.Error(), "create the repository") {
+		t.Errorf("got %v", err)
+	}
+	r.request(http.MethodHead, "/v2/team/app/manifests/1", nil).want(t, http.StatusNotFound)
+	if all := a.repositories(); len(all) != 1 {
+		t.Errorf("made %v", all)
 	}
 }
 
