@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync"
 
 	"sluice/proxy/quarantine"
 	"sluice/proxy/session"
@@ -96,13 +97,31 @@ func (ex *exchange) withWaiting(ctx context.Context, st *session.State, c *chunk
 	if c.length >= 0 {
 		length = st.Pending + c.length
 	}
-	return io.MultiReader(&storageReader{waiting}, c.all()), length, func() { _ = waiting.Close() }, nil
+	stored := &storageReader{r: waiting}
+	return io.MultiReader(stored, c.all()), length, stored.close, nil
 }
 
-// storageReader tells an error of the storage from one of the client's body.
-type storageReader struct{ r io.Reader }
+// storageReader tells an error of the storage from one of the client's body. It can be closed while it is read: an
+// upstream that answers in the middle of a body leaves its Transport reading for a moment.
+type storageReader struct {
+	mu     sync.Mutex
+	r      io.ReadCloser
+	closed bool
+}
+
+func (s *storageReader) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	_ = s.r.Close()
+}
 
 func (s *storageReader) Read(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return 0, io.ErrClosedPipe
+	}
 	n, err := s.r.Read(b)
 	if err != nil && !errors.Is(err, io.EOF) {
 		err = &storageFailed{cause: err}
