@@ -41,6 +41,7 @@ func (ex *exchange) deleteManifest() error {
 		}
 	}
 	if resp.StatusCode < 300 {
+		ex.p.pushed.forget(ex.repo)
 		ex.deletedEvent(ref)
 	}
 	ex.passResponse(resp)

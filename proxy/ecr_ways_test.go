@@ -118,6 +118,20 @@ func TestWhatWasJustPushedToECRIsFoundWithinThePatience(t *testing.T) {
 	}
 }
 
+// What was deleted is not waited for.
+func TestWhatWasDeletedFromECRIsAskedForOnce(t *testing.T) {
+	r := newAWSRig(t, nil)
+	digest := r.tag(t, "app", "1", noise(100))
+	r.request("DELETE", "/v2/app/manifests/"+digest, nil).want(t, http.StatusAccepted)
+	for _, ref := range []string{digest, "1"} {
+		before := len(r.rec.Exchanges())
+		r.request("GET", "/v2/app/manifests/"+ref, nil).want(t, http.StatusNotFound, "MANIFEST_UNKNOWN")
+		if n := len(r.rec.Exchanges()) - before; n > 2 { // a tag is resolved first
+			t.Errorf("%s is asked for %d times", ref, n)
+		}
+	}
+}
+
 // ECR refuses an index right after its children were put, for a moment.
 func TestAnIndexIsPutAgainWhileECRDoesNotSeeItsChildren(t *testing.T) {
 	for _, missing := range []ecrsim.Answer{{Status: 400, Code: "MANIFEST_BLOB_UNKNOWN"}, {Status: 404, Code: "MANIFEST_UNKNOWN"}} {

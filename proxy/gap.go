@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"maps"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +50,13 @@ func (p *pushedLately) has(repo, ref string) bool {
 		return false
 	}
 	return ok
+}
+
+// forget is for a repository in which something was deleted: what is not found there now may well be gone.
+func (p *pushedLately) forget(repo string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.DeleteFunc(p.when, func(key string, _ time.Time) bool { return strings.HasPrefix(key, repo+"@") })
 }
 
 // justPushed remembers that upstream took a manifest under a reference.
