@@ -52,6 +52,13 @@ func (ex *exchange) blob(digest, method string) error {
 		return err
 	}
 	if resp.StatusCode != http.StatusNotFound && !ex.notGivenBack(resp) {
+		if resp.StatusCode == http.StatusOK {
+			ex.p.sent.put(ex.repo, digest)
+		}
+		ex.passResponse(resp)
+		return nil
+	}
+	if method == http.MethodHead && asksForLayer(ex.r) {
 		ex.passResponse(resp)
 		return nil
 	}
@@ -77,6 +84,13 @@ func asksForStatement(r *http.Request) bool {
 		}
 	}
 	return false
+}
+
+// asksForLayer recognises the same clients at a layer. Layers are not held: one whose bytes were taken for a
+// statement's is sent once more when it is said to be missing.
+func asksForLayer(r *http.Request) bool {
+	accept := r.Header["Accept"]
+	return len(accept) == 1 && isLayer(accept[0])
 }
 
 // headStatement looks only here. A statement that upstream has does not help: a 404 makes the
@@ -230,6 +244,7 @@ func (ex *exchange) deleteBlob() error {
 	if f := checkDigest(ex.repo, digest); f != nil {
 		return f
 	}
+	ex.p.sent.forget(ex.repo, digest)
 	resp, err := ex.do(upstream.Request{Method: http.MethodDelete, Path: blobPath(digest), Push: true})
 	if err != nil {
 		return err

@@ -9,8 +9,6 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/distribution/reference"
-
 	"sluice/filters"
 	"sluice/filters/ocidoc"
 	"sluice/proxy/access"
@@ -115,16 +113,6 @@ func (ex *exchange) unreachable(q upstream.Request, err error) error {
 
 // digestRef tells a digest reference from a tag.
 func digestRef(ref string) bool { return strings.Contains(ref, ":") }
-
-// validRepository holds the name grammar of the distribution spec ("Pulling manifests"); the
-// router's is wider, since it allows a host name in front.
-func validRepository(name string) bool {
-	if len(name) == 0 || len(name) > 255 {
-		return false
-	}
-	named, err := reference.WithName("h.example/" + name)
-	return err == nil && reference.Path(named) == name
-}
 
 // checkDigest refuses what no registry could hold.
 func checkDigest(repo, d string) *Failure {

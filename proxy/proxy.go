@@ -62,6 +62,8 @@ type Proxy struct {
 	heldQuota    *heldQuota
 	pushed       *pushedLately
 	wanted       *wanted
+	sent         *sent
+	fallbackTags keyedMutex
 	forms        *artifactForms
 	events       *observe.Events // nil: nobody listens
 	traces       *observe.Traces // nil: off
@@ -104,6 +106,8 @@ func build(o Options, c *carried) (*Proxy, error) {
 	p.forms = newArtifactForms(p.now)
 	p.pushed, p.wanted = &pushedLately{now: p.now}, &wanted{now: p.now}
 	p.heldQuota = newHeldQuota(p.cfg, p.now, p.held)
+	p.heldQuota = newHeldQuota(p.cfg, p.now)
+	p.sent = newSent(p.now)
 	if err := p.open(o.Storage); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}

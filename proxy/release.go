@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -57,7 +58,11 @@ func isLayer(mediaType string) bool {
 
 // releaseLikely sends what is held of the blobs that doc refers to, before doc (I1).
 func (ex *exchange) releaseLikely(doc *ocidoc.Document) error {
-	_, err := ex.releaseBlobs(likelyHeld(doc))
+	likely := slices.DeleteFunc(likelyHeld(doc), func(d ocidoc.Descriptor) bool { return ex.p.sent.has(ex.repo, d.Digest) })
+	if len(likely) == 0 {
+		return nil
+	}
+	_, err := ex.releaseBlobs(likely)
 	return err
 }
 
@@ -161,6 +166,7 @@ func (ex *exchange) releaseBlob(digest string, h *held) error {
 	}
 	discard(resp)
 	if resp.StatusCode == http.StatusOK {
+		ex.p.sent.put(ex.repo, digest)
 		return nil
 	}
 	if h.size <= heldInMemory {

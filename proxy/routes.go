@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"log/slog"
 	"net/http"
 	"regexp"
 	"strings"
@@ -134,7 +135,7 @@ func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, repo string, ac
 	}
 	ex := &exchange{
 		p: p, w: w, seen: watching(w), r: r, repo: repo, up: u, upRepo: upRepo, id: id,
-		rule: p.cfg.Rule(repo), log: p.log.With("repository", repo),
+		rule: p.cfg.Rule(repo), log: slog.New(&aboutRepository{p.log.Handler(), repo}),
 	}
 	ex.seen.repo, ex.seen.identity = repo, id.Name
 	if p.cfg.AccessLog || p.traces != nil {

@@ -257,6 +257,7 @@ func (ex *exchange) streamLast(st *session.State, digest string, c *chunk, range
 	discard(resp)
 	ex.p.progress.done(st.ID)
 	ex.p.authority.uploaded(ex, digest)
+	ex.p.sent.put(ex.repo, digest)
 	ex.p.observe.Streamed(st.Pending + c.total())
 	if st.Parts > 0 {
 		ex.dropParts(st)
