@@ -6,9 +6,8 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/gorilla/mux"
-
 	"sluice/filters/ocidoc"
+	"sluice/proxy/observe"
 )
 
 // arrives counts the bytes of a request's body, for the access log.
@@ -25,19 +24,17 @@ func (a *arrives) Read(b []byte) (int, error) {
 
 // referred is what a request is about in its repository: a tag, a digest, or the digest that an upload is
 // said to have. Never the path, which has a sealed token, nor the rest of the query.
-func referred(r *http.Request) string {
-	vars := mux.Vars(r)
-	if ref := vars["reference"]; ref != "" {
+func referred(r *http.Request, route observe.Route, ref string) string {
+	switch route {
+	case observe.RouteManifest:
 		return clip(ref)
+	case observe.RouteUpload, observe.RouteUploads:
+		ref = r.URL.Query().Get("digest")
 	}
-	digest := vars["digest"]
-	if digest == "" {
-		digest = r.URL.Query().Get("digest")
-	}
-	if !ocidoc.ValidDigest(digest) {
+	if !ocidoc.ValidDigest(ref) {
 		return ""
 	}
-	return digest
+	return ref
 }
 
 // logAccess writes the line of one request (`access_log`).

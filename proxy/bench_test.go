@@ -54,7 +54,7 @@ func TestMain(m *testing.M) {
 	switch peer[0] {
 	case "registry":
 		err = benchRegistry()
-	case "layer", "push":
+	case "layer", "push", "images":
 		err = benchClient(peer[0], peer[1], peer[2], peer[3])
 	default:
 		err = errors.New("unknown peer " + peer[0])
@@ -87,7 +87,11 @@ func benchClient(what, base, prefix, times string) error {
 	client := &http.Client{Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableCompression: true, MaxIdleConnsPerHost: 64, WriteBufferSize: mib,
 	}}
-	digest, tree := layerDigest(benchLayer), smallTree()
+	form := proxytest.FormLegacy
+	if what == "images" {
+		form = proxytest.FormNone
+	}
+	digest, tree := layerDigest(benchLayer), smallTree(form)
 	fmt.Println("ready")
 	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
 		return err
@@ -162,8 +166,8 @@ func (b *blocks) Read(p []byte) (n int, err error) {
 const benchLayer = 64 * mib
 
 // smallTree is a push whose cost is that of its requests.
-func smallTree() *proxytest.Tree {
-	return proxytest.Synthetic(proxytest.SyntheticOptions{Layers: 3, LayerSize: 4 * kib, Form: proxytest.FormLegacy})
+func smallTree(form proxytest.Form) *proxytest.Tree {
+	return proxytest.Synthetic(proxytest.SyntheticOptions{Layers: 3, LayerSize: 4 * kib, Form: form, SBOM: form != proxytest.FormNone})
 }
 
 func BenchmarkLayer(b *testing.B) {
@@ -178,9 +182,15 @@ func BenchmarkLayer(b *testing.B) {
 	})
 }
 
-func BenchmarkSmallPush(b *testing.B) {
+// BenchmarkSmallPush is a push with attestations, 52 requests.
+func BenchmarkSmallPush(b *testing.B) { benchSmall(b, "push") }
+
+// BenchmarkImagePush is one without: every request is proxied, and what it costs is comparable.
+func BenchmarkImagePush(b *testing.B) { benchSmall(b, "images") }
+
+func benchSmall(b *testing.B, what string) {
 	paths(b, func(b *testing.B, p *path) {
-		m := p.run(b, "push")
+		m := p.run(b, what)
 		b.ReportMetric(m.requests/b.Elapsed().Seconds(), "req/s")
 		b.ReportMetric(m.requests/float64(b.N), "req/push")
 		b.ReportMetric(m.upstream/float64(b.N), "upstream-req/push")

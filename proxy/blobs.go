@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gorilla/mux"
-
 	"sluice/filters"
 	"sluice/proxy/attest"
 	"sluice/proxy/quarantine"
@@ -24,7 +22,7 @@ const emptyBlob = "{}"
 
 // headBlob answers whether a blob is there: upstream first, then what Sluice holds.
 func (ex *exchange) headBlob() error {
-	digest := mux.Vars(ex.r)["digest"]
+	digest := ex.ref
 	if f := checkDigest(ex.repo, digest); f != nil {
 		return f
 	}
@@ -36,7 +34,7 @@ func (ex *exchange) headBlob() error {
 
 // getBlob streams a blob from upstream, or from what Sluice holds.
 func (ex *exchange) getBlob() error {
-	digest := mux.Vars(ex.r)["digest"]
+	digest := ex.ref
 	if f := checkDigest(ex.repo, digest); f != nil {
 		return f
 	}
@@ -240,7 +238,7 @@ func (h *held) bytes(limit int64) ([]byte, error) {
 // deleteBlob deletes upstream's blob, and what is held under the same digest: after a delete
 // nothing may answer any more ("Deleting Blobs"). What `store` keeps goes with its manifest.
 func (ex *exchange) deleteBlob() error {
-	digest := mux.Vars(ex.r)["digest"]
+	digest := ex.ref
 	if f := checkDigest(ex.repo, digest); f != nil {
 		return f
 	}

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"slices"
 
-	"github.com/gorilla/mux"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"sluice/filters"
@@ -18,7 +17,7 @@ import (
 // its own bytes here (many originals share one forwarded document, which stays), a stored
 // attestation is removed (sluice attestations delete).
 func (ex *exchange) deleteManifest() error {
-	ref := mux.Vars(ex.r)["reference"]
+	ref := ex.ref
 	if digestRef(ref) {
 		if f := checkDigest(ex.repo, ref); f != nil {
 			return f

@@ -23,6 +23,7 @@ type exchange struct {
 	seen    *watched // w, where it notes what happens
 	r       *http.Request
 	repo    string             // as the client names it, with the upstream's prefix
+	ref     string             // the tag, digest or upload that the path names, "" for none
 	up      *upstream.Registry // who holds it
 	upRepo  string             // as the upstream names it
 	rule    config.RuleSettings

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/gorilla/mux"
-
 	"sluice/filters"
 	"sluice/filters/ocidoc"
 	"sluice/proxy/config"
@@ -98,7 +96,7 @@ func (ex *exchange) apply(ref string, rw *rewriting) error {
 		return nil // listed twice
 	}
 	rw.applied = true
-	if rw.doc.Kind == ocidoc.KindManifest && ref != mux.Vars(ex.r)["reference"] && ex.convertedBefore(rw) {
+	if rw.doc.Kind == ocidoc.KindManifest && ref != ex.ref && ex.convertedBefore(rw) {
 		return nil
 	}
 	for _, inner := range rw.nested {

@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/gorilla/mux"
-
 	"sluice/filters"
 	"sluice/filters/ocidoc"
 	"sluice/proxy/attest"
@@ -30,7 +28,7 @@ var manifestTypes = []string{
 
 // getManifest answers GET and HEAD, by tag and by digest.
 func (ex *exchange) getManifest() error {
-	ref := mux.Vars(ex.r)["reference"]
+	ref := ex.ref
 	if digestRef(ref) {
 		if f := checkDigest(ex.repo, ref); f != nil {
 			return f

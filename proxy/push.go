@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"slices"
 
-	"github.com/gorilla/mux"
 	godigest "github.com/opencontainers/go-digest"
 
 	"sluice/filters"
@@ -21,7 +20,7 @@ import (
 
 // putManifest takes a manifest or an index, by digest or by tag (distribution-spec, "Pushing manifests").
 func (ex *exchange) putManifest() error {
-	ref := mux.Vars(ex.r)["reference"]
+	ref := ex.ref
 	ex.seen.manifest, ex.seen.byDigest, ex.seen.action = true, digestRef(ref), string(ex.action())
 	body, err := ex.readManifest(ref)
 	if err != nil {
@@ -180,7 +179,7 @@ func (ex *exchange) putUpstream(ref string, doc *ocidoc.Document, contentType st
 		return &passed{resp}
 	}
 	discard(resp)
-	if ref == mux.Vars(ex.r)["reference"] {
+	if ref == ex.ref {
 		for _, name := range []string{"Oci-Tag", "Oci-Subject"} {
 			if v := resp.Header[name]; len(v) > 0 && (name == "Oci-Tag" || ex.action() == filters.Forward) {
 				ex.w.Header()[name] = v
@@ -192,7 +191,7 @@ func (ex *exchange) putUpstream(ref string, doc *ocidoc.Document, contentType st
 
 // tagsFor is the query of the document that the client pushes, and of no other that goes before it.
 func (ex *exchange) tagsFor(ref string) url.Values {
-	if ref == mux.Vars(ex.r)["reference"] {
+	if ref == ex.ref {
 		return ex.tags
 	}
 	return nil
@@ -267,7 +266,7 @@ func (ex *exchange) holdAttestation(doc *ocidoc.Document, contentType string) er
 	if err := ex.passthroughMayWrite(); err != nil {
 		return err
 	}
-	digest := received(mux.Vars(ex.r)["reference"], doc)
+	digest := received(ex.ref, doc)
 	if answered, err := ex.holdManifest(digest, doc, contentType); answered || err != nil {
 		return err
 	}

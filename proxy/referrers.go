@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/gorilla/mux"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -21,7 +20,7 @@ import (
 // (distribution-spec, "Listing Referrers"). Where upstream has no referrers API its fallback tag
 // is read, since Sluice has said to clients that they need not look there.
 func (ex *exchange) referrers() error {
-	digest := mux.Vars(ex.r)["digest"]
+	digest := ex.ref
 	if f := checkDigest(ex.repo, digest); f != nil {
 		return f
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -60,7 +61,9 @@ func (p *Proxy) routes() http.Handler {
 			http.MethodDelete: {access.Push, (*exchange).deleteUpload},
 		},
 	}
+	short := map[observe.Route]methods{}
 	for name, m := range table {
+		short[routeOf(name)] = m
 		router.GetRoute(name).Handler(p.repository(routeOf(name), m))
 	}
 	router.GetRoute(v2.RouteNameBase).Handler(routed(observe.RouteBase, p.base))
@@ -70,7 +73,7 @@ func (p *Proxy) routes() http.Handler {
 		http.MethodGet: {access.Pull, (*exchange).referrers},
 	}))
 	// Without the final slash mux would redirect the POST as a GET.
-	return withoutSlash(router)
+	return p.shortcuts(short, withoutSlash(router))
 }
 
 var uploadsWithoutSlash = regexp.MustCompile(`^/v2/.+/blobs/uploads$`)
@@ -99,29 +102,43 @@ func routed(route observe.Route, next http.HandlerFunc) http.Handler {
 // repository wraps the handlers of one route: who asks, for which repository, behind which
 // upstream, under which rule; and turns their errors into answers.
 func (p *Proxy) repository(route observe.Route, m methods) http.Handler {
-	return routed(route, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
-		entry, ok := m[r.Method]
-		if !ok {
-			methodNotAllowed(w, r)
-			return
-		}
-		ex, fail := p.exchange(w, r, mux.Vars(r)["name"], entry.action)
-		if fail != nil {
-			writeFailure(w, fail)
-			drain(w, r)
-			return
-		}
-		// Layers are read while the answer is already being written (errors to a streaming client).
-		_ = http.NewResponseController(w).EnableFullDuplex()
-		start := time.Now()
-		err := entry.handle(ex)
-		ex.finish(err, time.Since(start))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		vars := mux.Vars(r)
+		p.serve(w, r, route, m, vars["name"], variable(vars))
 	})
 }
 
+// variable is what a path names in its repository: each route has one at most.
+func variable(vars map[string]string) string {
+	return cmp.Or(vars["reference"], vars["digest"], vars["uuid"])
+}
+
+// apiVersion is shared by all answers; nothing changes a header's values in place.
+var apiVersion = []string{"registry/2.0"}
+
+func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, route observe.Route, m methods, name, ref string) {
+	watching(w).route = route
+	w.Header()["Docker-Distribution-Api-Version"] = apiVersion
+	entry, ok := m[r.Method]
+	if !ok {
+		methodNotAllowed(w, r)
+		return
+	}
+	ex, fail := p.exchange(w, r, name, ref, entry.action)
+	if fail != nil {
+		writeFailure(w, fail)
+		drain(w, r)
+		return
+	}
+	// Layers are read while the answer is already being written (errors to a streaming client).
+	_ = http.NewResponseController(w).EnableFullDuplex()
+	start := time.Now()
+	err := entry.handle(ex)
+	ex.finish(err, time.Since(start))
+}
+
 // exchange finds out everything that a handler needs to know, or why there is no answer.
-func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, repo string, action access.Action) (*exchange, *Failure) {
+func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, repo, ref string, action access.Action) (*exchange, *Failure) {
 	if !validRepository(repo) {
 		return nil, refuse(http.StatusBadRequest, codeNameInvalid, "repository name %q is not valid: lower-case letters, digits and single separators ., _, __, - in components divided by /", clip(repo))
 	}
@@ -134,12 +151,12 @@ func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, repo string, ac
 		return nil, refuse(http.StatusNotFound, codeNameUnknown, "no upstream is configured for repository %s: see upstreams[].prefix", repo)
 	}
 	ex := &exchange{
-		p: p, w: w, seen: watching(w), r: r, repo: repo, up: u, upRepo: upRepo, id: id,
+		p: p, w: w, seen: watching(w), r: r, repo: repo, ref: ref, up: u, upRepo: upRepo, id: id,
 		rule: p.cfg.Rule(repo), log: slog.New(&aboutRepository{p.log.Handler(), repo}),
 	}
 	ex.seen.repo, ex.seen.identity = repo, id.Name
 	if p.cfg.AccessLog || p.traces != nil {
-		ex.seen.reference = referred(r)
+		ex.seen.reference = referred(r, ex.seen.route, ref)
 	}
 	if u.Passthrough() {
 		ex.auth = r.Header.Get("Authorization")
@@ -172,20 +189,12 @@ func (ex *exchange) finish(err error, took time.Duration) {
 	} else if f.Status == http.StatusNotFound {
 		level = ex.log.Debug
 	}
-	level("request refused", "method", ex.r.Method, "route", routeName(ex.r), "status", f.Status, "code", f.Code, "reason", f.Error())
+	level("request refused", "method", ex.r.Method, "route", ex.seen.route.String(), "status", f.Status, "code", f.Code, "reason", f.Error())
 	if ex.answers {
 		panic(http.ErrAbortHandler) // half an answer is out: cut it, so that nobody takes it for whole
 	}
 	writeFailure(ex.w, f)
 	drain(ex.w, ex.r)
-}
-
-// routeName is the route and never the path: an upload path carries a sealed token.
-func routeName(r *http.Request) string {
-	if route := mux.CurrentRoute(r); route != nil {
-		return route.GetName()
-	}
-	return ""
 }
 
 func notFound(w http.ResponseWriter, r *http.Request) {

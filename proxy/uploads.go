@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/gorilla/mux"
-
 	"sluice/filters"
 	"sluice/proxy/access"
 	"sluice/proxy/session"
@@ -107,7 +105,7 @@ func (ex *exchange) plainSession() error {
 
 // openState opens the sealed upload URL.
 func (ex *exchange) openState() (session.State, error) {
-	st, err := ex.p.openToken(ex.ctx(), mux.Vars(ex.r)["uuid"], ex.repo, ex.id.Key)
+	st, err := ex.p.openToken(ex.ctx(), ex.ref, ex.repo, ex.id.Key)
 	switch {
 	case err == nil:
 		var cancelled bool

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -121,7 +122,14 @@ func refused(err error) bool {
 // attempt sends the request once. The body is nil unless it streams; it is let go when the response's
 // body is closed.
 func (r *Registry) attempt(ctx context.Context, p *plan, u *url.URL, authorization string) (*http.Response, *body, error) {
-	req := &http.Request{Method: p.method, URL: u, Host: u.Host, Header: p.header.Clone(), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+	header := p.header
+	if p.sent { // the transport may still be reading those of the last attempt
+		header = header.Clone()
+	}
+	p.sent = true
+	req := &http.Request{Method: p.method, URL: u, Host: u.Host, Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+	delete(req.Header, "Authorization")
+	delete(req.Header, "Expect")
 	if authorization != "" {
 		req.Header["Authorization"] = []string{authorization}
 	}
@@ -131,6 +139,13 @@ func (r *Registry) attempt(ctx context.Context, p *plan, u *url.URL, authorizati
 	if len(p.replay) > 0 {
 		req.Body = io.NopCloser(bytes.NewReader(p.replay)) // a type that http.Transport sends together with the headers
 		req.ContentLength = int64(len(p.replay))
+	}
+	if r.quick != nil {
+		resp, err := r.roundTrip(p.operation(), req.WithContext(ctx))
+		if err != nil && strings.HasSuffix(err.Error(), "timeout awaiting response headers") { // the error has no name
+			err = errHeaderTimeout
+		}
+		return resp, nil, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(r.headerTimeout, func() { cancel(errHeaderTimeout) })

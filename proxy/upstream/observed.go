@@ -64,11 +64,15 @@ func (r *Registry) roundTrip(operation string, req *http.Request) (*http.Respons
 }
 
 func (r *Registry) timed(operation string, req *http.Request) (*http.Response, error) {
+	transport := r.transport
+	if r.quick != nil && operation != opStream {
+		transport = r.quick
+	}
 	if r.observer == nil {
-		return r.transport.RoundTrip(req)
+		return transport.RoundTrip(req)
 	}
 	start := r.now()
-	resp, err := r.transport.RoundTrip(req)
+	resp, err := transport.RoundTrip(req)
 	if err == nil {
 		r.observer.Answered(operation, resp.StatusCode, r.now().Sub(start))
 	}

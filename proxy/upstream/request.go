@@ -49,6 +49,7 @@ type plan struct {
 	length int64
 	replay []byte // in memory
 
+	sent   bool // header has been given to the transport, which reads it until the attempt ends
 	repeat bool // idempotent: repeated on connection errors and transient answers
 	post   bool // opens a session at most: repeated when no answer came
 	repo   string
@@ -110,12 +111,11 @@ func (p *plan) locate(r *Registry, q Request) error {
 		p.url, p.own = u, own
 		return nil
 	}
-	path := "/v2/"
+	path := "/v2/" + q.Path
 	if q.Repository != "" {
-		path += q.Repository + "/"
+		path = "/v2/" + q.Repository + "/" + q.Path
 	}
-	path += q.Path
-	for _, part := range strings.Split(path, "/") {
+	for part := range strings.SplitSeq(path, "/") {
 		if part == ".." || part == "." {
 			return fmt.Errorf("upstream %s: path %q leaves its repository", r.base.Host, path)
 		}
@@ -146,6 +146,9 @@ var hopByHop = map[string]bool{
 	"Authorization": true, "Cookie": true, "Expect": true, "Host": true, "Content-Length": true,
 }
 
+// ownAgent is shared by all requests; nothing changes a header's values in place.
+var ownAgent = []string{userAgent}
+
 func outgoing(h http.Header) http.Header {
 	out := make(http.Header, len(h)+3)
 	var named []string
@@ -163,7 +166,7 @@ func outgoing(h http.Header) http.Header {
 		delete(out, n)
 	}
 	if _, ok := out["User-Agent"]; !ok {
-		out["User-Agent"] = []string{userAgent}
+		out["User-Agent"] = ownAgent
 	}
 	return out
 }

@@ -42,6 +42,7 @@ type Registry struct {
 	follow    bool
 	log       *slog.Logger
 	transport http.RoundTripper
+	quick     http.RoundTripper // for requests without a streamed body; nil: transport, under a context that bounds the wait
 	auth      *authorizer
 	pace      *pacer
 	send      sender
@@ -111,9 +112,14 @@ func New(o Options) (*Registry, error) {
 	case o.Embedded != nil:
 		r.transport, r.server = embeddedTransport(o.Embedded, r.log)
 	default:
-		if r.transport, err = newTransport(o.CA, r.log); err != nil {
+		bulk, err := newTransport(o.CA, r.log)
+		if err != nil {
 			return nil, fmt.Errorf("upstream %s: %w", r.base.Host, err)
 		}
+		// A timer of its own is cheaper than one that cancels a context, and such requests are the most.
+		quick := bulk.Clone()
+		quick.ResponseHeaderTimeout = r.headerTimeout
+		r.transport, r.quick = bulk, quick
 	}
 	life, stop := context.WithCancel(context.Background())
 	r.auth = &authorizer{
@@ -153,8 +159,10 @@ func (r *Registry) Close() error {
 		r.creating.close()
 	}
 	r.auth.close()
-	if t, ok := r.transport.(interface{ CloseIdleConnections() }); ok {
-		t.CloseIdleConnections()
+	for _, t := range []http.RoundTripper{r.transport, r.quick} {
+		if t, ok := t.(interface{ CloseIdleConnections() }); ok {
+			t.CloseIdleConnections()
+		}
 	}
 	if r.server != nil {
 		return r.server.Close()
