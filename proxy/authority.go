@@ -38,6 +38,7 @@ type authority struct {
 	proofs map[proofKey]time.Time
 	spare  map[proofKey][]spareSession
 	seen   map[proofKey]string // a blob these credentials put there: something that a read can be tried on
+	asking map[proofKey]bool   // a session is being opened to find out
 	chunk  map[string]string   // by repository: upstream's OCI-Chunk-Min-Length
 }
 
@@ -53,7 +54,7 @@ type spareSession struct {
 }
 
 func newAuthority(now func() time.Time) *authority {
-	return &authority{now: now, proofs: map[proofKey]time.Time{}, spare: map[proofKey][]spareSession{}, seen: map[proofKey]string{}, chunk: map[string]string{}}
+	return &authority{now: now, proofs: map[proofKey]time.Time{}, spare: map[proofKey][]spareSession{}, seen: map[proofKey]string{}, asking: map[proofKey]bool{}, chunk: map[string]string{}}
 }
 
 func (ex *exchange) proofKey(push bool) proofKey {
@@ -146,11 +147,16 @@ func (a *authority) lastUpload(ex *exchange) string {
 
 // mayWrite proves that these credentials may push here, by an upload session that upstream opens
 // for them. It runs for every way of logging in, since that first POST is also what makes 401, 403
-// and NAME_UNKNOWN come out at once and exactly; those who come meanwhile wait for its answer.
+// and NAME_UNKNOWN come out at once and exactly. Those who come meanwhile wait for its answer with
+// passthrough, where it is theirs. Otherwise they go on: what they send needs a session of its own, and they
+// hear upstream's answer to that. A push to a distant registry begins a round trip earlier.
 func (ex *exchange) mayWrite() error {
 	k := ex.proofKey(true)
 	a := ex.p.authority
 	if a.proven(k) {
+		return nil
+	}
+	if !ex.up.Passthrough() && !a.ask(k) {
 		return nil
 	}
 	ch := a.flight.DoChan(string(k.credentials[:])+ex.repo, func() (any, error) {
@@ -178,9 +184,10 @@ func (ex *exchange) mayWrite() error {
 	})
 	select {
 	case <-ex.ctx().Done():
-		ex.p.background.Go(func() { <-ch }) // others may wait for it; Close does
+		ex.p.background.Go(func() { <-ch; a.asked(k) }) // others may wait for it; Close does
 		return ex.ctx().Err()
 	case r := <-ch:
+		a.asked(k)
 		if r.Err != nil {
 			return r.Err
 		}
@@ -189,6 +196,23 @@ func (ex *exchange) mayWrite() error {
 		}
 		return nil
 	}
+}
+
+// ask is true for the first to ask, until asked is called.
+func (a *authority) ask(k proofKey) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.asking[k] {
+		return false
+	}
+	a.asking[k] = true
+	return true
+}
+
+func (a *authority) asked(k proofKey) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.asking, k)
 }
 
 // passthroughMayWrite is mayWrite where the client's own credentials decide.

@@ -40,6 +40,7 @@ func (ex *exchange) holdWhole(st *session.State, digest string, c *chunk) error 
 	if err := ex.p.quarantine.PutBlob(ex.ctx(), ex.repo, digest, small); err != nil {
 		return ex.cannotHold(digest, small, err)
 	}
+	ex.p.foretold.held(ex.repo, digest, small)
 	ex.p.observe.Held(int64(len(small)))
 	ex.holds(int64(len(small)))
 	ex.p.progress.done(st.ID)

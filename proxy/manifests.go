@@ -40,6 +40,16 @@ func (ex *exchange) getManifest() error {
 
 // manifestByDigest is upstream's document, or the one that Sluice took out or rewrote.
 func (ex *exchange) manifestByDigest(digest string) error {
+	if ex.r.Method == http.MethodHead && ex.foretold(digest) {
+		local, err := ex.localManifest(digest)
+		if err != nil {
+			return err
+		}
+		if local == nil {
+			return refuse(http.StatusNotFound, codeManifestUnknown, "attestation manifest %s of repository %s is not held here yet", digest, ex.repo)
+		}
+		return ex.serveManifest(digest, local)
+	}
 	resp, err := ex.askManifest(upstream.Request{Method: ex.r.Method, Path: manifestPath(digest), Header: pick(ex.r.Header, "Accept", "If-None-Match")})
 	if err != nil {
 		return err

@@ -63,6 +63,7 @@ type Proxy struct {
 	pushed       *pushedLately
 	wanted       *wanted
 	sent         *sent
+	foretold     *foretold
 	fallbackTags keyedMutex
 	forms        *artifactForms
 	events       *observe.Events // nil: nobody listens
@@ -107,7 +108,7 @@ func build(o Options, c *carried) (*Proxy, error) {
 	p.pushed, p.wanted = &pushedLately{now: p.now}, &wanted{now: p.now}
 	p.heldQuota = newHeldQuota(p.cfg, p.now, p.held)
 	p.heldQuota = newHeldQuota(p.cfg, p.now)
-	p.sent = newSent(p.now)
+	p.sent, p.foretold = newSent(p.now), newForetold()
 	if err := p.open(o.Storage); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
