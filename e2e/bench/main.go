@@ -20,8 +20,10 @@ import (
 	"log"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -87,6 +89,14 @@ func run(o options) (err error) {
 	}
 	began := time.Now()
 	b := &bench{o: o}
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-interrupted
+		b.endAll()
+		os.RemoveAll(o.dir)
+		os.Exit(1)
+	}()
 	if err := b.describe(); err != nil {
 		return err
 	}

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 )
 
@@ -100,6 +102,18 @@ type bench struct {
 	o    options
 	runs int
 	got  map[string][]measured // by workload/scheme
+
+	mu      sync.Mutex
+	proxies []*running // that are to be ended when the run is interrupted
+}
+
+// endAll ends what would outlive this process: nginx' workers are no children of ours.
+func (b *bench) endAll() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range b.proxies {
+		_ = syscall.Kill(-r.cmd.Process.Pid, syscall.SIGKILL)
+	}
 }
 
 // workload measures every proxy, round by round, and prints its table.
@@ -126,6 +140,9 @@ func (b *bench) workload(w workload, scheme string) error {
 	}
 	var all []*running
 	defer func() {
+		b.mu.Lock()
+		b.proxies = nil
+		b.mu.Unlock()
 		for _, r := range all {
 			r.stop()
 		}
@@ -140,6 +157,9 @@ func (b *bench) workload(w workload, scheme string) error {
 			return err
 		}
 		all = append(all, r)
+		b.mu.Lock()
+		b.proxies = append(b.proxies, r)
+		b.mu.Unlock()
 	}
 	rounds := w.rounds
 	if b.o.rounds > 0 {
