@@ -30,8 +30,8 @@ type size struct {
 }
 
 // sizes are shared by all registries of the process: memory is what they have in common. Together the larger
-// ones are at most 36 MiB, when a hundred streams are as fast as that.
-var sizes = [...]*size{newSize(32<<10, 0), newSize(256<<10, 64), newSize(2<<20, 10)}
+// ones are at most 14 MiB.
+var sizes = [...]*size{newSize(32<<10, 0), newSize(256<<10, 24), newSize(2<<20, 4)}
 
 func newSize(bytes, atOnce int) *size {
 	s := &size{bytes: bytes}
