@@ -64,7 +64,6 @@ type Proxy struct {
 	wanted       *wanted
 	sent         *sent
 	foretold     *foretold
-	fallbackTags keyedMutex
 	forms        *artifactForms
 	events       *observe.Events // nil: nobody listens
 	traces       *observe.Traces // nil: off
@@ -107,7 +106,6 @@ func build(o Options, c *carried) (*Proxy, error) {
 	p.forms = newArtifactForms(p.now)
 	p.pushed, p.wanted = &pushedLately{now: p.now}, &wanted{now: p.now}
 	p.heldQuota = newHeldQuota(p.cfg, p.now, p.held)
-	p.heldQuota = newHeldQuota(p.cfg, p.now)
 	p.sent, p.foretold = newSent(p.now), newForetold()
 	if err := p.open(o.Storage); err != nil {
 		return nil, errors.Join(err, p.Close())
