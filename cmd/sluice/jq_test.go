@@ -36,6 +36,7 @@ func TestTheJQExamplesWork(t *testing.T) {
 		},
 		"list":     {sluice(t, "attestations", "list", r.host+"/app:1", "--output", "json")},
 		"metadata": {`{"containerimage.digest": "sha256:1"}`},
+		"token":    {`{"count": 1, "value": "e30.e30.AA"}`}, // GitHub's answer to a job that wants an ID token
 	}
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {
@@ -51,15 +52,21 @@ func TestTheJQExamplesWork(t *testing.T) {
 	}
 	visit(newRoot())
 	found := map[string]bool{}
-	pipes := regexp.MustCompile(`(?:attestations (show|list)[^\n]*\|\s+|\$\()jq (-\w+) '([^']*)'`).FindAllStringSubmatch(examples, -1)
+	pipes := regexp.MustCompile(`(?:attestations (show|list)[^\n]*\|\s+|\$\(|ID_TOKEN_REQUEST_URL&(audience)[^\n]*\|\s+)jq (?:(-\w+) )?(?:'([^']*)'|(\.\w+))`).FindAllStringSubmatch(examples, -1)
 	for _, m := range pipes {
-		of := m[1]
-		if of == "" {
+		of, flag, filter := m[1], m[3], m[4]+m[5]
+		switch {
+		case m[2] != "":
+			of = "token"
+		case of == "":
 			of = "metadata"
+		}
+		if flag == "" {
+			flag = "-c"
 		}
 		found[of] = true
 		for _, input := range inputs[of] {
-			cmd := exec.Command("jq", m[2], m[3])
+			cmd := exec.Command("jq", flag, filter)
 			cmd.Stdin = strings.NewReader(input)
 			if cmd.Err != nil {
 				t.Log("no jq on this machine")
@@ -67,7 +74,7 @@ func TestTheJQExamplesWork(t *testing.T) {
 			}
 			out, err := cmd.CombinedOutput()
 			if err != nil || strings.Trim(string(out), "\n") == "" || strings.Contains(string(out), "null") {
-				t.Errorf("jq %s '%s' of %.100s: %v, %s", m[2], m[3], input, err, out)
+				t.Errorf("jq %s '%s' of %.100s: %v, %s", flag, filter, input, err, out)
 			}
 		}
 	}
