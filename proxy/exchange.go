@@ -72,7 +72,7 @@ func (ex *exchange) doContext(ctx context.Context, q upstream.Request) (*http.Re
 	q.Authorization = ex.auth
 	resp, err := ex.up.Do(ctx, q)
 	if err != nil {
-		return nil, ex.unreachable(q, err)
+		return nil, ex.unreachable(ctx, q, err)
 	}
 	ex.p.authority.learn(ex, q, resp.StatusCode)
 	return resp, nil
@@ -81,8 +81,10 @@ func (ex *exchange) doContext(ctx context.Context, q upstream.Request) (*http.Re
 // unreachable turns a transport error into an answer. Not every client retries a 502, but a
 // registry that cannot be reached is not Sluice's own trouble, and hiding it as such would send
 // the reader to the wrong logs.
-func (ex *exchange) unreachable(q upstream.Request, err error) error {
-	if ctxErr := ex.r.Context().Err(); ctxErr != nil {
+//
+// ctx is the request's, and not the client's: others may wait for the same answer when the client has gone.
+func (ex *exchange) unreachable(ctx context.Context, q upstream.Request, err error) error {
+	if ctxErr := ctx.Err(); errors.Is(ctxErr, context.Canceled) {
 		return ctxErr
 	}
 	var f *Failure

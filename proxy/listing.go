@@ -178,7 +178,7 @@ func (ex *exchange) catalogPage(query url.Values, all bool) (names []string, nex
 	for {
 		resp, err := ex.up.Do(ex.ctx(), upstream.Request{Method: http.MethodGet, Path: "_catalog", Query: query, Authorization: ex.auth})
 		if err != nil {
-			return nil, "", ex.unreachable(upstream.Request{Method: http.MethodGet}, err)
+			return nil, "", ex.unreachable(ex.ctx(), upstream.Request{Method: http.MethodGet}, err)
 		}
 		if resp.StatusCode != http.StatusOK {
 			return nil, "", &passed{resp}
