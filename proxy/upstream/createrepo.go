@@ -1,11 +1,9 @@
 package upstream
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -191,8 +189,7 @@ func nameUnknown(resp *http.Response, name string) bool {
 	if resp.StatusCode != http.StatusNotFound {
 		return false
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	resp.Body = &reread{Reader: io.MultiReader(bytes.NewReader(body), resp.Body), Closer: resp.Body}
+	body, err := readAhead(resp, 64<<10)
 	var answer struct {
 		Errors []struct {
 			Code    string `json:"code"`
@@ -209,10 +206,4 @@ func nameUnknown(resp *http.Response, name string) bool {
 		}
 	}
 	return false
-}
-
-// reread is a body of which the beginning was read already.
-type reread struct {
-	io.Reader
-	io.Closer
 }

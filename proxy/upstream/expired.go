@@ -36,8 +36,7 @@ func (r *Registry) stale(resp *http.Response, l lease) bool {
 
 // SaysExpired reads the beginning of an answer's body, which can still be read afterwards.
 func SaysExpired(resp *http.Response) bool {
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
-	resp.Body = &resumed{Reader: io.MultiReader(bytes.NewReader(b), &failing{resp.Body, err}), Closer: resp.Body}
+	b, _ := readAhead(resp, maxRefusal)
 	b = bytes.ToLower(b)
 	for _, said := range []string{"authorization token has expired", "authorization token is invalid", "no basic auth credentials"} {
 		if bytes.Contains(b, []byte(said)) {
@@ -45,6 +44,13 @@ func SaysExpired(resp *http.Response) bool {
 		}
 	}
 	return false
+}
+
+// readAhead reads the beginning of an answer's body, which can still be read afterwards.
+func readAhead(resp *http.Response, most int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(resp.Body, most))
+	resp.Body = &resumed{Reader: io.MultiReader(bytes.NewReader(b), &failing{resp.Body, err}), Closer: resp.Body}
+	return b, err
 }
 
 // resumed is a body of which a part was read ahead.
