@@ -255,6 +255,28 @@ func TestADeniedHEADAsksForOneTokenInAWhile(t *testing.T) {
 	}
 }
 
+// A token that ended while a request was under way is replaced every time, however often that happens.
+func TestADeniedHEADAfterTheEndOfItsTokenIsNoDoubt(t *testing.T) {
+	c, f := newControlPlane(t), newECRFake(t)
+	c.life = 20 * time.Second
+	r, clock := openECR(t, c, f.URL)
+	do(t, r, 200, Request{})
+	for n := 1; n <= 3; n++ {
+		refused := false
+		f.handle = func(w http.ResponseWriter, _ *http.Request) {
+			if !refused {
+				refused = true
+				clock.add(25 * time.Second)
+				w.WriteHeader(http.StatusForbidden)
+			}
+		}
+		do(t, r, 200, Request{Method: "HEAD", Repository: "app", Path: "manifests/1"})
+		if c.count() != n+1 {
+			t.Errorf("%d tokens after %d that ended", c.count(), n)
+		}
+	}
+}
+
 func TestADenialOfIAMIsPassedOn(t *testing.T) {
 	c, f := newControlPlane(t), newECRFake(t)
 	const denied = `{"errors":[{"code":"DENIED","message":"User: arn:aws:iam::1:user/ci is not authorized to perform: ecr:PutImage on resource: x"}]}`
