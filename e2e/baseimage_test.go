@@ -53,7 +53,9 @@ func loadBaseImage(t *testing.T, e *engine) {
 		}
 	}
 	modules := filepath.Join(dir, "modules")
-	goTool([]string{"GOMODCACHE=" + modules, "GOFLAGS=-modcacherw", "GOPROXY=file://" + goTool(nil, "env", "GOMODCACHE") + "/cache/download,direct"}, "mod", "download")
+	// What is here already, and the rest from where everything comes from: modules that only other systems need.
+	proxy := "file://" + goTool(nil, "env", "GOMODCACHE") + "/cache/download," + goTool(nil, "env", "GOPROXY")
+	goTool([]string{"GOMODCACHE=" + modules, "GOFLAGS=-modcacherw", "GOPROXY=" + proxy}, "mod", "download")
 	run(t, "mv", filepath.Join(modules, "cache", "download"), filepath.Join(root, "modules", "download"))
 
 	cache := filepath.Join(bench.cache, "gocache")
