@@ -36,7 +36,7 @@ var errKeys = errors.New("the issuer's keys cannot be had")
 // whatever comes.
 type keySet struct {
 	issuer  source
-	client  *http.Client
+	ca      *reread.Files[*x509.CertPool]    // nil: the system's
 	file    *reread.Files[[]jose.JSONWebKey] // instead of fetching
 	log     *slog.Logger
 	now     func() time.Time
@@ -67,15 +67,22 @@ func newKeySet(i source, log *slog.Logger, now func() time.Time) (*keySet, error
 		}, i.JWKS)
 		return s, err
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if i.CA != "" {
-		pool, err := systemAnd(i.CA, log)
-		if err != nil {
+		var err error
+		if s.ca, err = systemAnd(i.CA, log); err != nil {
 			return nil, fmt.Errorf("ca %s: %w", i.CA, err)
 		}
-		config.RootCAs = pool
 	}
-	s.client = &http.Client{
+	return s, nil
+}
+
+// client is for one fetch, with the authorities as they are in their file now.
+func (s *keySet) client() *http.Client {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if s.ca != nil {
+		config.RootCAs = s.ca.Get()
+	}
+	return &http.Client{
 		Timeout: fetchTime,
 		Transport: &bounded{&http.Transport{
 			Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, TLSHandshakeTimeout: fetchTime,
@@ -84,13 +91,12 @@ func newKeySet(i source, log *slog.Logger, now func() time.Time) (*keySet, error
 		// An issuer is where it says it is (OpenID Connect Discovery 1.0, section 4.3).
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	return s, nil
 }
 
 func isURL(s string) bool { return strings.HasPrefix(s, "https://") || strings.HasPrefix(s, "http://") }
 
-func systemAnd(file string, log *slog.Logger) (*x509.CertPool, error) {
-	f, err := reread.Open(log, func(c [][]byte) (*x509.CertPool, error) {
+func systemAnd(file string, log *slog.Logger) (*reread.Files[*x509.CertPool], error) {
+	return reread.Open(log, func(c [][]byte) (*x509.CertPool, error) {
 		pool, err := x509.SystemCertPool()
 		if err != nil {
 			pool = x509.NewCertPool()
@@ -100,10 +106,6 @@ func systemAnd(file string, log *slog.Logger) (*x509.CertPool, error) {
 		}
 		return pool, nil
 	}, file)
-	if err != nil {
-		return nil, err
-	}
-	return f.Get(), nil
 }
 
 // bounded cuts answers off: go-oidc reads a discovery document whole.
@@ -213,9 +215,9 @@ func (s *keySet) refresh(ctx context.Context) {
 }
 
 func (s *keySet) fetch(ctx context.Context) ([]jose.JSONWebKey, error) {
-	where := s.issuer.JWKS
+	client, where := s.client(), s.issuer.JWKS
 	if where == "" {
-		provider, err := oidc.NewProvider(oidc.ClientContext(ctx, s.client), s.issuer.Issuer)
+		provider, err := oidc.NewProvider(oidc.ClientContext(ctx, client), s.issuer.Issuer)
 		if err != nil {
 			return nil, err
 		}
@@ -234,7 +236,7 @@ func (s *keySet) fetch(ctx context.Context) ([]jose.JSONWebKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp, err := s.client.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}
