@@ -158,7 +158,7 @@ func TestImagesThatAreUpstreamAlreadyAreConvertedWithTheirIndex(t *testing.T) {
 func TestAfterTheRuleIsTakenBackImagesGoUpstreamAsTheyWerePushed(t *testing.T) {
 	every(t, func(t *testing.T, newUpstream upstreamFunc) {
 		for _, act := range []filters.Action{filters.Strip, filters.Store} {
-			shared, up := inmemory.New(), newUpstream(t, proxytest.UpstreamOptions{})
+			shared, up := inmemory.New(), newUpstream(t, proxytest.UpstreamOptions{Delete: true})
 			tree, plain := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy}), proxytest.Synthetic(proxytest.SyntheticOptions{})
 			newRig(t, up, action(act), storage(shared), mediaTypes(filters.MediaTypesDocker)).push(proxytest.BuildKit, "app", "1", tree)
 			r := newRig(t, up, action(act), storage(shared))
@@ -168,6 +168,13 @@ func TestAfterTheRuleIsTakenBackImagesGoUpstreamAsTheyWerePushed(t *testing.T) {
 			}
 			proxytest.AssertClean(t, up)
 			proxytest.AssertComplete(t, up)
+			// It is what everybody pulls, so it can be signed, and a delete is about it.
+			image := plain.Images()[0]
+			sig := []byte(fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},"layers":[]}`, ociManifest, image.Config.Digest, image.Config.Size))
+			r.request(http.MethodPut, "/v2/app/manifests/"+filters.FallbackTag(image.Digest)+".sig", sig, "Content-Type", ociManifest).want(t, http.StatusCreated)
+			r.request(http.MethodDelete, "/v2/app/manifests/"+image.Digest, nil).want(t, http.StatusAccepted)
+			r.direct(http.MethodHead, "/v2/app/manifests/"+image.Digest, nil, acceptAll...).want(t, http.StatusNotFound)
+			r.request(http.MethodHead, "/v2/app/manifests/"+image.Digest, nil, acceptAll...).want(t, http.StatusNotFound)
 		}
 	})
 }

@@ -77,7 +77,12 @@ func (ex *exchange) deleteLocal(digest string) (done bool, err error) {
 			return true, err
 		}
 	}
+	there := false
 	if len(aliases) > 0 {
+		// Upstream may have it too: it was there before Sluice, or before a rule, or a rule was taken back.
+		if there, err = ex.exists(manifestPath(digest)); err != nil {
+			return true, err
+		}
 		err = errors.Join(
 			ex.p.quarantine.DeleteAliases(ex.ctx(), ex.repo, digest),
 			ex.p.quarantine.DeleteOriginal(ex.ctx(), ex.repo, digest),
@@ -87,6 +92,9 @@ func (ex *exchange) deleteLocal(digest string) (done bool, err error) {
 	}
 	if err != nil {
 		return true, ex.cannotDelete(digest, err)
+	}
+	if there {
+		return false, nil
 	}
 	ex.log.Info("deleted here, upstream is untouched", "digest", digest)
 	ex.w.Header().Set("Content-Length", "0")

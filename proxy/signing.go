@@ -36,6 +36,13 @@ func (ex *exchange) checkSigned(ref string, doc *ocidoc.Document) error {
 	if err := ex.passthroughMayWrite(); err != nil {
 		return err // who may not push here is not told what a digest became (I9)
 	}
+	if aliases[0].MediaTypes != converted(ex.policy()) {
+		// The rule that converted it was taken back, so it may be upstream as it was pushed by now.
+		there, err := ex.exists(manifestPath(signed))
+		if there || err != nil {
+			return err
+		}
+	}
 	forwarded := aliases[0].Forwarded
 	if ex.rule.SignedOriginals == config.SignedWarn {
 		ex.log.Warn("an original was signed", "original", signed, "forwarded", forwarded)
