@@ -3,6 +3,7 @@
 # make sluice  the program itself
 # make fuzz    every fuzz target for FUZZTIME (10m)
 # make bench   what Sluice spends beside nginx, HAProxy, Caddy and Go's ReverseProxy; BENCH=quick for a short run
+# make soak    10 minutes of faults, one upon another, after which nothing may be left of them; SOAK=60s for another time
 #
 # lint, unit, conformance and e2e are the parts of test and can be run on their own after a set-up.
 
@@ -14,10 +15,14 @@ export SLUICE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice
 TOOLS := $(SLUICE_CACHE)/tools
 VERDICT := $(SLUICE_CACHE)/verdict
 
-.PHONY: test setup lint format vet golangci tidy unit conformance e2e sluice bench fuzz
+.PHONY: test setup lint format vet golangci tidy unit conformance e2e sluice bench fuzz soak
 
 sluice:
 	CGO_ENABLED=0 go build -trimpath -o sluice ./cmd/sluice
+
+SOAK ?= 10m
+soak:
+	SOAK=$(SOAK) go test -tags soak -count=1 -v -timeout 0 -run TestSoak ./e2e/soak
 
 bench:
 	go run ./e2e/bench
@@ -46,7 +51,7 @@ format:
 
 vet:
 	go vet ./...
-	go vet -tags e2e ./e2e/...
+	go vet -tags e2e,soak ./e2e/...
 
 golangci:
 	$(TOOLS)/golangci/golangci-lint run ./...
