@@ -109,7 +109,7 @@ func TestWhatWasJustPushedToECRIsFoundWithinThePatience(t *testing.T) {
 	r := newAWSRig(t, func(s *ecrsim.Switches) { s.ReadAfterWriteReads = 3 })
 	digest := r.tag(t, "app", "1", noise(1000))
 	r.request("GET", "/v2/app/manifests/"+digest, nil, acceptAll...).want(t, http.StatusOK)
-	digest = r.tag(t, "app", "2", noise(2000))
+	r.tag(t, "app", "2", noise(2000))
 	r.request("GET", "/v2/app/manifests/2", nil, acceptAll...).want(t, http.StatusOK)
 	before := r.rec.Count()
 	r.request("GET", "/v2/app/manifests/"+godigest.FromString("never pushed").String(), nil, acceptAll...).want(t, http.StatusNotFound)

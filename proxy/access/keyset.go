@@ -128,7 +128,7 @@ func (s *keySet) VerifySignature(ctx context.Context, raw string) ([]byte, error
 	for _, a := range idTokenAlgorithms() {
 		algorithms = append(algorithms, jose.SignatureAlgorithm(a))
 	}
-	jws, err := jose.ParseSigned(raw, algorithms)
+	jws, err := jose.ParseSignedCompact(raw, algorithms)
 	if err != nil || len(jws.Signatures) != 1 {
 		return nil, errors.New("not a signed token")
 	}
