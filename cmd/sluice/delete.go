@@ -15,7 +15,8 @@ func newDelete() *cobra.Command {
 		Use:   "delete IMAGE --yes",
 		Short: "Delete the attestations of an image for good",
 		Long: `Delete the attestation manifests of IMAGE, with all their statements. They cannot be brought
-back: export them first. The image itself stays.
+back: export them first. The image itself stays. What store.to has put into a registry is deleted
+there as well.
 
 One that the image's index lists itself, such as after attestations: forward, stays too:
 registries and clients take an index for broken when an entry is missing. Delete that index,
