@@ -124,6 +124,7 @@ var programs = map[string]string{
 	"cosign2": "cosign2/cosign", "cosign3": "cosign3/cosign",
 	"docker": "docker", "modern-dockerd": "dockerd/dockerd", "ctr": "containerd", "classic-ctr": "debian/usr/bin/ctr",
 	"classic-dockerd": "debian/usr/sbin/dockerd", "classic-docker": "debian/usr/bin/docker", "runc": "debian/usr/sbin/runc", "promtool": "debian/usr/bin/promtool",
+	"haproxy": "debian/usr/sbin/haproxy", "versitygw": "versitygw",
 	"skopeo": "", "podman": "", "buildah": "", "aws": "", "docker-credential-ecr-login": "",
 	"docker-compose": "", "compose": "compose/cmd", "busybox": "", "helm": "helm", "systemd-analyze": "",
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"sluice/filters"
@@ -147,29 +148,42 @@ func (ex *exchange) heldBlob(digest string) (*held, error) {
 }
 
 // findBlob finds a blob whoever asks. Nothing of it may reach a client without mayRead.
+//
+// Quarantine and what is stored are asked at once: most blobs are in neither, and object storage takes its time to say so.
 func (ex *exchange) findBlob(digest string) (*held, error) {
 	ctx, q, a := ex.ctx(), ex.p.quarantine, ex.p.attest
-	size, err := q.StatBlob(ctx, ex.repo, digest)
-	if err == nil {
-		return &held{ctx: ctx, size: size, open: func(ctx context.Context, off int64) (io.ReadCloser, error) {
+	var (
+		asked        sync.WaitGroup
+		size         int64
+		storedErr    error
+		placed       attest.Elsewhere
+		elsewhereErr error
+	)
+	asked.Go(func() { size, storedErr = a.StatBlob(ctx, ex.repo, digest) })
+	asked.Go(func() { placed, elsewhereErr = a.Elsewhere(ctx, ex.repo, digest) })
+	heldSize, qErr := q.StatBlob(ctx, ex.repo, digest)
+	asked.Wait()
+	switch {
+	case qErr == nil:
+		return &held{ctx: ctx, size: heldSize, open: func(ctx context.Context, off int64) (io.ReadCloser, error) {
 			rc, _, err := q.OpenBlob(ctx, ex.repo, digest, off)
 			return rc, err
 		}}, nil
+	case !errors.Is(qErr, quarantine.ErrNotFound):
+		return nil, qErr
+	case storedErr == nil:
+		return &held{ctx: ctx, size: size, open: func(ctx context.Context, off int64) (io.ReadCloser, error) {
+			rc, _, err := a.OpenBlob(ctx, ex.repo, digest, off)
+			return rc, err
+		}}, nil
+	case !errors.Is(storedErr, attest.ErrNotFound):
+		return nil, storedErr
+	case errors.Is(elsewhereErr, attest.ErrNotFound):
+		return nil, nil
+	case elsewhereErr != nil:
+		return nil, elsewhereErr
 	}
-	if !errors.Is(err, quarantine.ErrNotFound) {
-		return nil, err
-	}
-	size, err = a.StatBlob(ctx, ex.repo, digest)
-	if errors.Is(err, attest.ErrNotFound) {
-		return ex.elsewhere(digest)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &held{ctx: ctx, size: size, open: func(ctx context.Context, off int64) (io.ReadCloser, error) {
-		rc, _, err := a.OpenBlob(ctx, ex.repo, digest, off)
-		return rc, err
-	}}, nil
+	return ex.elsewhere(digest, placed)
 }
 
 // serveHeld answers with bytes of our own, ranges included.

@@ -188,16 +188,9 @@ func (ex *exchange) exists(path string) (bool, error) {
 	return false, &passed{resp}
 }
 
-// elsewhere finds a statement that is in a registry. nil is "not there", also where the client's own credentials may
-// not read it.
-func (ex *exchange) elsewhere(digest string) (*held, error) {
-	e, err := ex.p.attest.Elsewhere(ex.ctx(), ex.repo, digest)
-	if errors.Is(err, attest.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
+// elsewhere finds a statement that is in a registry, as its record says. nil is "not there", also where the client's own
+// credentials may not read it.
+func (ex *exchange) elsewhere(digest string, e attest.Elsewhere) (*held, error) {
 	at, err := ex.at(e.Repository)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 
 	"sluice/filters"
 	"sluice/filters/ocidoc"
@@ -222,18 +223,27 @@ func (ex *exchange) findOriginal(digest string) ([]byte, error) {
 	return b, err
 }
 
-// findManifest finds a held or stored manifest, whoever asks. nil is "not here".
+// findManifest finds a held or stored manifest, whoever asks. nil is "not here". Both places are asked at once, as for
+// blobs.
 func (ex *exchange) findManifest(digest string) (*ocidoc.Document, error) {
+	var (
+		asked     sync.WaitGroup
+		mediaType string
+		b         []byte
+		storedErr error
+	)
+	asked.Go(func() { mediaType, b, storedErr = ex.p.attest.Document(ex.ctx(), ex.repo, digest) })
 	m, err := ex.p.quarantine.Manifest(ex.ctx(), ex.repo, digest)
-	mediaType, b := m.MediaType, m.Bytes
-	if errors.Is(err, quarantine.ErrNotFound) {
-		mediaType, b, err = ex.p.attest.Document(ex.ctx(), ex.repo, digest)
-		if errors.Is(err, attest.ErrNotFound) {
-			return nil, nil
-		}
-	}
-	if err != nil {
+	asked.Wait()
+	switch {
+	case err == nil:
+		mediaType, b = m.MediaType, m.Bytes
+	case !errors.Is(err, quarantine.ErrNotFound):
 		return nil, err
+	case errors.Is(storedErr, attest.ErrNotFound):
+		return nil, nil
+	case storedErr != nil:
+		return nil, storedErr
 	}
 	return ocidoc.Parse(b, mediaType)
 }

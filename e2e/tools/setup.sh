@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 # Small ones first. cosign links most cloud SDKs and takes the longest.
-modules=(crane gofumpt registry buildkit33 buildx regctl oras golangci buildkit30 containerd docker compose helm dockerd cosign2 cosign3)
+modules=(crane gofumpt registry buildkit33 buildx regctl oras golangci buildkit30 containerd docker compose helm dockerd versitygw cosign2 cosign3)
 
 failed=()
 ./debian.sh || failed+=("Debian's packages")

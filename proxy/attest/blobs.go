@@ -51,7 +51,7 @@ func (s *Store) StatBlob(ctx context.Context, repo, digest string) (size int64, 
 }
 
 func (s *Store) statBlob(ctx context.Context, path, repo, digest string) (int64, error) {
-	there, err := s.storage.Stat(ctx, path)
+	there, err := s.storage.Look(ctx, path)
 	if objects.Absent(err) {
 		return 0, ErrNotFound
 	}

@@ -44,16 +44,16 @@ func (s *Store) OpenBlob(ctx context.Context, repo, digest string, offset int64)
 	if err != nil {
 		return nil, 0, err
 	}
-	_, _, err = s.search(ctx, o, func(path string) (err error) {
-		if size, err = s.storage.Size(ctx, path); err != nil {
-			return err
+	size, at, err := search(ctx, s, o, s.sizeOf)
+	switch {
+	case err != nil:
+	case offset < 0 || offset > size:
+		err = fmt.Errorf("%w offset %d, there are %d bytes", ErrInvalid, offset, size)
+	default:
+		if rc, err = s.storage.Open(ctx, o.in(at.generation), size, offset); objects.Absent(err) {
+			err = fmt.Errorf("%w any more: %s", ErrNotFound, o)
 		}
-		if offset < 0 || offset > size {
-			return fmt.Errorf("%w offset %d, there are %d bytes", ErrInvalid, offset, size)
-		}
-		rc, err = s.storage.Open(ctx, path, size, offset)
-		return err
-	})
+	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("read %s: %w", o, err)
 	}
@@ -66,17 +66,22 @@ func (s *Store) StatBlob(ctx context.Context, repo, digest string) (size int64, 
 	if err != nil {
 		return 0, err
 	}
-	generation, dying, err := s.search(ctx, o, func(path string) (err error) {
-		size, err = s.storage.Size(ctx, path)
-		return err
-	})
-	if err == nil && dying {
-		size, err = s.copyBlob(ctx, o, generation, s.Generation())
+	size, at, err := search(ctx, s, o, s.sizeOf)
+	if err == nil && at.dying {
+		size, err = s.copyBlob(ctx, o, at.generation, s.Generation())
 	}
 	if err != nil {
 		return 0, fmt.Errorf("look for %s: %w", o, err)
 	}
 	return size, nil
+}
+
+func (s *Store) sizeOf(ctx context.Context, path string) (int64, error) {
+	fi, err := s.storage.Look(ctx, path)
+	if err != nil {
+		return 0, err
+	}
+	return fi.Size(), nil
 }
 
 // copyBlob copies from one generation into another. A blob that was swept meanwhile or that is damaged is not found:
@@ -105,12 +110,9 @@ func (s *Store) bring(ctx context.Context, repo, digest, generation string) erro
 	if _, err := s.storage.Size(ctx, o.in(generation)); !objects.Absent(err) {
 		return err
 	}
-	from, _, err := s.search(ctx, o, func(path string) error {
-		_, err := s.storage.Size(ctx, path)
-		return err
-	})
-	if err == nil && from != generation {
-		_, err = s.copyBlob(ctx, o, from, generation)
+	_, from, err := search(ctx, s, o, s.sizeOf)
+	if err == nil && from.generation != generation {
+		_, err = s.copyBlob(ctx, o, from.generation, generation)
 	}
 	if errors.Is(err, ErrNotFound) {
 		return nil

@@ -94,14 +94,14 @@ func (s *Store) document(ctx context.Context, repo string, k kind, digest string
 	if err != nil {
 		return Manifest{}, err
 	}
-	_, dying, err := s.search(ctx, o, func(path string) error {
+	m, at, err := search(ctx, s, o, func(ctx context.Context, path string) (Manifest, error) {
 		packed, err := s.storage.Get(ctx, path)
-		if err == nil {
-			m, err = unpackDocument(packed, digest)
+		if err != nil {
+			return Manifest{}, err
 		}
-		return err
+		return unpackDocument(packed, digest)
 	})
-	if err == nil && dying && stay {
+	if err == nil && at.dying && stay {
 		err = s.writeDocument(ctx, o, m)
 	}
 	if err != nil {

@@ -21,7 +21,7 @@
 // No component of a repository name starts with an underscore (distribution-spec, "Pulling manifests"), so the first
 // one that does ends the name and no repository can reach into another.
 //
-// Reads look at every generation there is, today's first. A generation goes as a whole, when the storage says that
+// Reads look at every generation there is, at all of them at once, and the newest that has it counts. A generation goes as a whole, when the storage says that
 // its newest object is older than the retention plus a day. A Stat that finds something in a generation which may go
 // within a day or so copies it into today's before it says so: the client then does not send it again, so it has to
 // be there when the push comes to its end. A manifest takes the held blobs that it refers to along.
@@ -74,6 +74,7 @@ type Store struct {
 	storage   objects.Storage
 	retention int
 	now       func() time.Time
+	listing   listing
 }
 
 // New opens the storage, and marks an empty one with the format that this package writes. It refuses a storage that
@@ -144,42 +145,6 @@ func (s *Store) generations(ctx context.Context) ([]string, error) {
 	slices.Sort(names)
 	slices.Reverse(names)
 	return names, nil
-}
-
-// search visits today's generation and then every other one, newest first, until visit finds something; visit says
-// that it found nothing by an absent error or by errDamaged. The result is the generation and whether it may be swept
-// while a push that begins now is under way.
-func (s *Store) search(ctx context.Context, o object, visit func(path string) error) (generation string, dying bool, err error) {
-	var damage error
-	look := func(generation string) (bool, error) {
-		err := visit(o.in(generation))
-		if errors.Is(err, errDamaged) {
-			damage = err
-		} else if !objects.Absent(err) {
-			return true, err
-		}
-		return false, nil
-	}
-	today := s.Generation()
-	if found, err := look(today); found {
-		return today, false, err
-	}
-	all, err := s.generations(ctx)
-	if err != nil {
-		return "", false, err
-	}
-	for i, g := range all {
-		if g == today {
-			continue
-		}
-		if found, err := look(g); found {
-			return g, s.dying(g, today, i == len(all)-1), err
-		}
-	}
-	if damage != nil { // whoever needs it sends it again, which repairs it
-		return "", false, fmt.Errorf("%w: %s: %w", ErrNotFound, o, damage)
-	}
-	return "", false, fmt.Errorf("%w: %s", ErrNotFound, o)
 }
 
 // dying: the oldest one, and any that reaches the end of its retention tomorrow at the latest. The second matters

@@ -110,6 +110,20 @@ func (s Storage) Size(ctx context.Context, path string) (int64, error) {
 	return fi.Size(), nil
 }
 
+// Look is Stat for what is most likely not there. In a bucket that takes one request, and Stat would take two: the S3
+// driver's Stat lists after HeadObject has found nothing, as there might be a folder.
+func (s Storage) Look(ctx context.Context, path string) (storagedriver.FileInfo, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	r, err := s.Driver.Reader(ctx, path, 0)
+	if err != nil {
+		return nil, failed(ctx, err)
+	}
+	_ = r.Close() // nothing was read
+	return s.Stat(ctx, path)
+}
+
 // Move gives an object another name, in place of what has that name.
 func (s Storage) Move(ctx context.Context, from, to string) error {
 	if err := ctx.Err(); err != nil {

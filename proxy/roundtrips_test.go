@@ -1,0 +1,216 @@
+package proxy_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
+	godigest "github.com/opencontainers/go-digest"
+
+	"sluice/filters"
+	"sluice/proxy/proxytest"
+)
+
+// A bucket counts the requests that distribution's S3 driver would make for each call (registry/storage/driver/s3-aws/s3.go),
+// and can hold calls back until no more come, so that those which wait for each other show.
+type bucket struct {
+	storagedriver.StorageDriver // Name, RedirectURL, Walk: not part of a push
+	requests                    atomic.Int64
+
+	mu      sync.Mutex
+	holding bool
+	waiting []chan struct{}
+	arrived time.Time
+	waves   int
+}
+
+// quiet is how long nothing may arrive before those that wait are let go together.
+const quiet = 50 * time.Millisecond
+
+func (b *bucket) request(n int64) {
+	b.requests.Add(n)
+	b.mu.Lock()
+	if !b.holding {
+		b.mu.Unlock()
+		return
+	}
+	turn := make(chan struct{})
+	b.waiting, b.arrived = append(b.waiting, turn), time.Now()
+	b.mu.Unlock()
+	<-turn
+}
+
+// count is how many waves of calls do makes, each waiting for the one before.
+func (b *bucket) count(do func()) int {
+	b.mu.Lock()
+	b.holding, b.waves = true, 0
+	b.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do()
+	}()
+	tick := time.NewTicker(quiet / 10)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.holding = false
+			return b.waves
+		case now := <-tick.C:
+			b.mu.Lock()
+			if len(b.waiting) > 0 && now.Sub(b.arrived) > quiet {
+				b.waves++
+				for _, turn := range b.waiting {
+					close(turn)
+				}
+				b.waiting = nil
+			}
+			b.mu.Unlock()
+		}
+	}
+}
+
+func (b *bucket) GetContent(ctx context.Context, path string) ([]byte, error) {
+	b.request(1)
+	return b.StorageDriver.GetContent(ctx, path)
+}
+
+func (b *bucket) PutContent(ctx context.Context, path string, content []byte) error {
+	b.request(1)
+	return b.StorageDriver.PutContent(ctx, path, content)
+}
+
+func (b *bucket) Reader(ctx context.Context, path string, offset int64) (io.ReadCloser, error) {
+	b.request(1)
+	return b.StorageDriver.Reader(ctx, path, offset)
+}
+
+func (b *bucket) List(ctx context.Context, path string) ([]string, error) {
+	b.request(1) // for every 1000 names
+	return b.StorageDriver.List(ctx, path)
+}
+
+// Stat of what is not there is HeadObject and ListObjectsV2.
+func (b *bucket) Stat(ctx context.Context, path string) (storagedriver.FileInfo, error) {
+	b.request(1)
+	fi, err := b.StorageDriver.Stat(ctx, path)
+	if err != nil || fi.IsDir() {
+		b.requests.Add(1)
+	}
+	return fi, err
+}
+
+// Move is HeadObject, CopyObject, ListObjectsV2 and DeleteObjects.
+func (b *bucket) Move(ctx context.Context, from, to string) error {
+	b.request(4)
+	return b.StorageDriver.Move(ctx, from, to)
+}
+
+func (b *bucket) Delete(ctx context.Context, path string) error {
+	b.request(2)
+	return b.StorageDriver.Delete(ctx, path)
+}
+
+// Writer is CreateMultipartUpload, UploadPart and CompleteMultipartUpload, for up to 10 MiB.
+func (b *bucket) Writer(ctx context.Context, path string, appending bool) (storagedriver.FileWriter, error) {
+	b.request(3)
+	return b.StorageDriver.Writer(ctx, path, appending)
+}
+
+// A push asks object storage for little. The numbers stand in README; what is more is a regression.
+func TestAPushMakesFewRequestsToObjectStorage(t *testing.T) {
+	tree := func(form proxytest.Form, sbom bool) *proxytest.Tree {
+		return proxytest.Synthetic(proxytest.SyntheticOptions{Layers: 3, LayerSize: 256 << 10, Form: form, SBOM: sbom})
+	}
+	for _, tt := range []struct {
+		name string
+		tree *proxytest.Tree
+		most map[filters.Action]int64 // a little more than what the hungriest client makes, since look-ups that are not needed any more are cancelled
+	}{
+		{"two platforms without attestations", tree(proxytest.FormNone, false), map[filters.Action]int64{filters.Store: 65, filters.Strip: 65}},
+		{"two platforms with two attestations", tree(proxytest.FormArtifact, false), map[filters.Action]int64{filters.Store: 225, filters.Strip: 155}},
+		{"two platforms with two attestations and SBOMs", tree(proxytest.FormArtifact, true), map[filters.Action]int64{filters.Store: 280, filters.Strip: 180}},
+	} {
+		for a, most := range tt.most {
+			for _, client := range proxytest.Clients() {
+				if !client.Indexes {
+					continue
+				}
+				t.Run(fmt.Sprintf("%s/%s/%s", tt.name, a, client.Name), func(t *testing.T) {
+					b := &bucket{StorageDriver: inmemory.New()}
+					r := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{}), storage(b), action(a))
+					before := b.requests.Load()
+					r.push(client.Push, "app", "1", tt.tree)
+					n := b.requests.Load() - before
+					t.Logf("%d requests to the bucket", n)
+					if n > most {
+						t.Errorf("%d requests to the bucket, want at most %d", n, most)
+					}
+				})
+			}
+		}
+	}
+}
+
+// Round trips to object storage are what a push would wait for. Layers stream by, whatever the storage does.
+func TestAPushWithoutAttestationsHardlyWaitsForObjectStorage(t *testing.T) {
+	b := &bucket{StorageDriver: inmemory.New()}
+	r := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{}), storage(b))
+	layer, config := bytes.Repeat([]byte{0x1f, 0x8b, 8, 0}, 1000), []byte(`{"architecture":"amd64","os":"linux"}`)
+	r.request(http.MethodHead, "/v2/app/blobs/"+godigest.FromString("the generations are listed once a minute").String(), nil)
+
+	waits := func(name string, most int, do func()) {
+		t.Helper()
+		if n := b.count(do); n > most {
+			t.Errorf("%s waits for %d round trips to the storage one after the other, want at most %d", name, n, most)
+		} else {
+			t.Logf("%s: %d", name, n)
+		}
+	}
+	for _, blob := range [][]byte{layer, config} {
+		digest := godigest.FromBytes(blob).String()
+		var location string
+		waits("HEAD of a blob that the registry lacks", 1, func() { r.request(http.MethodHead, "/v2/app/blobs/"+digest, nil).want(t, http.StatusNotFound) })
+		waits("POST", 0, func() {
+			location = r.request(http.MethodPost, "/v2/app/blobs/uploads/", []byte{}).want(t, http.StatusAccepted).Header.Get("Location")
+		})
+		waits("PUT of a layer", 0, func() {
+			request(t, http.MethodPut, absolute(r, location)+"digest="+digest, blob).want(t, http.StatusCreated)
+		})
+		waits("HEAD of a blob that the registry has", 0, func() { r.request(http.MethodHead, "/v2/app/blobs/"+digest, nil).want(t, http.StatusOK) })
+	}
+	image := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":%q,"size":%d}]}`,
+		proxytest.MediaTypeOCIManifest, godigest.FromBytes(config), len(config), godigest.FromBytes(layer), len(layer))
+	digest := godigest.FromBytes(image).String()
+	waits("PUT of an image's manifest", 1, func() {
+		r.request(http.MethodPut, "/v2/app/manifests/"+digest, image, "Content-Type", proxytest.MediaTypeOCIManifest).want(t, http.StatusCreated)
+	})
+	index := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[{"mediaType":%q,"digest":%q,"size":%d,"platform":{"architecture":"amd64","os":"linux"}}]}`,
+		proxytest.MediaTypeOCIIndex, proxytest.MediaTypeOCIManifest, digest, len(image))
+	waits("PUT of an index", 1, func() {
+		r.request(http.MethodPut, "/v2/app/manifests/1", index, "Content-Type", proxytest.MediaTypeOCIIndex).want(t, http.StatusCreated)
+	})
+}
+
+// absolute is a Location, ready for a query.
+func absolute(r *rig, location string) string {
+	separator := "?"
+	if bytes.ContainsRune([]byte(location), '?') {
+		separator = "&"
+	}
+	if location[0] == '/' {
+		location = r.url() + location
+	}
+	return location + separator
+}
