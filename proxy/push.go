@@ -221,9 +221,21 @@ func (ex *exchange) sendManifest(ref string, body []byte, contentType string) (*
 		resp.StatusCode, resp.Body = http.StatusCreated, http.NoBody
 	}
 	if err == nil && resp.StatusCode < 300 {
+		if !created(resp, ref, body) {
+			discard(resp)
+			return nil, refuse(http.StatusBadGateway, codeUnavailable,
+				"upstream answered %s to the push of manifest %s for repository %s, and not that it has it: is something else than a registry in between?", resp.Status, ref, ex.repo)
+		}
 		ex.justPushed(ref, body)
 	}
 	return resp, err
+}
+
+// created is true for 201 (distribution-spec, "Pushing Manifests"), and for another success that names what was
+// stored: a page of some portal is a 200 as well, and a 201 of ours would promise what is not there (I6).
+func created(resp *http.Response, ref string, body []byte) bool {
+	digest := resp.Header.Get("Docker-Content-Digest")
+	return resp.StatusCode == http.StatusCreated || digest != "" && (digest == ref || digest == ocidoc.DigestOf(body))
 }
 
 // holdsAlready is true when a tag is immutable and holds this very document: a rebuild whose images
