@@ -66,14 +66,14 @@ $(VERDICT): $(wildcard tools/verdict/*.go)
 FAST_TMP := $(shell test -w /dev/shm && echo /dev/shm || echo $${TMPDIR:-/tmp})
 
 unit: $(VERDICT)
-	TMPDIR=$(FAST_TMP) go test -race -json -timeout 20m $$(go list ./... | grep -v /conformance) | $(VERDICT)
+	TMPDIR=$(FAST_TMP) go test -race -json -timeout 40m $$(go list ./... | grep -v /conformance) | $(VERDICT)
 
 # A suite of requests one after another, for which the race detector finds nothing that unit does not.
 conformance: $(VERDICT)
 	TMPDIR=$(FAST_TMP) go test -count=1 -json -timeout 20m ./conformance | $(VERDICT)
 
 e2e: $(VERDICT)
-	go test -tags e2e -count=1 -json -timeout 40m ./e2e/... | $(VERDICT)
+	go test -tags e2e -count=1 -json -timeout 60m ./e2e/... | $(VERDICT)
 
 # Each target for FUZZTIME, one after another. What one finds it writes to testdata/fuzz beside it, where the ordinary tests run
 # it from then on.

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"sluice/proxy/config"
@@ -20,11 +21,11 @@ func lines(text, message string) (found []string) {
 }
 
 func TestTheAccessLogHasALineForEveryRequestAndNoSecret(t *testing.T) {
-	requests := 0
+	var requests atomic.Int64
 	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}),
 		with(func(c *config.Config) { c.AccessLog = true }),
 		before(func(next http.Handler) http.Handler {
-			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { requests++; next.ServeHTTP(w, r) })
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { requests.Add(1); next.ServeHTTP(w, r) })
 		}))
 	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy, LayerSize: 100 << 10, Platforms: []string{"linux/amd64"}})
 	res, err := proxytest.Crane(t.Context(), proxytest.Options{BaseURL: r.url(), Repository: "team/app", Tags: []string{"1"}, Tree: tree})
@@ -40,8 +41,8 @@ func TestTheAccessLogHasALineForEveryRequestAndNoSecret(t *testing.T) {
 	r.server.Close() // every line is written
 	log := r.log.String()
 	got := lines(log, "request")
-	if len(got) != requests {
-		t.Errorf("%d lines for %d requests", len(got), requests)
+	if int64(len(got)) != requests.Load() {
+		t.Errorf("%d lines for %d requests", len(got), requests.Load())
 	}
 	for _, line := range got {
 		for _, key := range []string{"method=", "route=", "repository=", "reference=", "status=", "bytes_in=", "bytes_out=", "took=", "identity=", "remote=127.0.0.1:", "user_agent="} {
