@@ -53,11 +53,11 @@ func main() {
 }
 
 type options struct {
-	quick                 bool
-	rounds                int
-	only, peers           string
-	sluice, profile, dir  string
-	self, certificate, ca string
+	quick                bool
+	rounds               int
+	only, peers          string
+	sluice, profile, dir string
+	self, certificate    string
 }
 
 func run(o options) (err error) {

@@ -26,7 +26,6 @@ type Issuer struct {
 	kid     int
 	keys    map[string]*ecdsa.PrivateKey
 	fetches int
-	wrap    func(http.Handler) http.Handler
 	server  *httptest.Server
 }
 
