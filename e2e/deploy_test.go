@@ -14,7 +14,11 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-const chart = "../deploy/helm/sluice"
+const (
+	chart = "../deploy/helm/sluice"
+	// A helm that is built from source thinks of a Kubernetes of years ago.
+	kubernetes = "1.31.0"
+)
 
 // A manifest of Kubernetes, as far as the tests look.
 type resource struct {
@@ -53,7 +57,7 @@ type resource struct {
 // render is `helm template`, by kind.
 func render(t *testing.T, args ...string) map[string]resource {
 	t.Helper()
-	out := run(t, append([]string{tool(t, "helm"), "template", "push", chart}, args...)...)
+	out := run(t, append([]string{tool(t, "helm"), "template", "push", chart, "--kube-version", kubernetes}, args...)...)
 	found := map[string]resource{}
 	for d := yaml.NewDecoder(strings.NewReader(out)); ; {
 		var r resource
@@ -128,7 +132,7 @@ func TestTheChartRefusesWhatCannotWork(t *testing.T) {
 		"an admin address nobody reaches": {[]string{"--set", "config.admin=127.0.0.1:5080"}, "config.admin must be a port"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			out := mustFail(t, append([]string{tool(t, "helm"), "template", "push", chart}, c.args...)...)
+			out := mustFail(t, append([]string{tool(t, "helm"), "template", "push", chart, "--kube-version", kubernetes}, c.args...)...)
 			if !strings.Contains(out, c.want) {
 				t.Errorf("helm says %q, not %q", out, c.want)
 			}
