@@ -271,9 +271,12 @@ func TestAStreamWaitsWithItsFirstByteUnread(t *testing.T) {
 }
 
 func TestRateExceededSlowsEveryRequestOfTheAction(t *testing.T) {
-	s := &scripted{answer: func(n int, _ *http.Request) int {
-		if n == 1 {
+	s := &scripted{answer: func(n int, req *http.Request) int {
+		switch {
+		case n == 1:
 			return http.StatusTooManyRequests // somebody else uses the account, too
+		case req.Method == http.MethodGet:
+			return http.StatusOK
 		}
 		return http.StatusCreated
 	}}
@@ -285,12 +288,6 @@ func TestRateExceededSlowsEveryRequestOfTheAction(t *testing.T) {
 			wg.Go(func() { do(t, r, 201, putTag("others")) })
 		}
 		wg.Go(func() { do(t, r, 200, Request{Repository: "others", Path: "manifests/1"}) }) // another action
-		s.answer = func(_ int, req *http.Request) int {
-			if req.Method == "GET" {
-				return 200
-			}
-			return 201
-		}
 		wg.Wait()
 		slices.Sort(s.log)
 		same(t, s.log, "0s GET others/manifests/1", "0s PUT refused/manifests/1",
