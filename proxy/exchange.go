@@ -98,20 +98,28 @@ func (ex *exchange) unreachable(ctx context.Context, q upstream.Request, err err
 	case errors.Is(err, upstream.ErrBody):
 		return bodyError(ex, err)
 	case errors.Is(err, upstream.ErrRenewed):
-		return transient(err, "the token that sluice sends for repository %s ended while the body was on its way; sluice signs in again, try again", ex.repo)
+		return transient(err, "the token that sluice sends for %s ended while the body was on its way; sluice signs in again, try again", ex.about())
 	case errors.Is(err, upstream.ErrThrottled):
 		return transient(err, "%v; try again", err)
 	case errors.Is(err, upstream.ErrCreate):
 		return refuse(http.StatusForbidden, codeDenied, "%v", err).because(err)
 	case errors.Is(err, upstream.ErrCredentials):
-		return refuse(http.StatusForbidden, codeDenied, "sluice has no credentials for the registry behind repository %s: %v; check upstreams[].credentials of sluice, not your own login", ex.repo, err).because(err)
+		return refuse(http.StatusForbidden, codeDenied, "sluice has no credentials for the registry behind %s: %v; check upstreams[].credentials of sluice, not your own login", ex.about(), err).because(err)
 	}
 	hint := ""
 	if q.Body != nil && ex.onECR() {
 		// containers-roadmap#1970: a push to a repository that is not there ends so in the middle of a layer.
 		hint = fmt.Sprintf("; Amazon ECR also cuts the connection when repository %s does not exist", ex.upRepo)
 	}
-	return refuse(http.StatusBadGateway, codeUnavailable, "upstream registry for repository %s did not answer %s: %v%s", ex.repo, q.Method, err, hint).because(err)
+	return refuse(http.StatusBadGateway, codeUnavailable, "upstream registry for %s did not answer %s: %v%s", ex.about(), q.Method, err, hint).because(err)
+}
+
+// about names what is asked for in messages.
+func (ex *exchange) about() string {
+	if ex.repo == "" {
+		return "the catalog"
+	}
+	return "repository " + ex.repo
 }
 
 // digestRef tells a digest reference from a tag.

@@ -115,7 +115,7 @@ func (p *Proxy) catalog(w http.ResponseWriter, r *http.Request) {
 	own := len(p.upstreams) > 1 || p.upstreams[0].prefix != "" // pages are made here, of all names
 	n, cursor := pageOf(r.URL.Query())
 	for _, u := range p.upstreams {
-		ex := &exchange{p: p, w: w, r: r, up: u.registry, id: id, log: p.log}
+		ex := &exchange{p: p, w: w, seen: watching(w), r: r, up: u.registry, id: id, log: p.log}
 		if u.registry.Passthrough() {
 			ex.auth = r.Header.Get("Authorization")
 		}

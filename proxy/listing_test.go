@@ -162,3 +162,21 @@ func TestEachPrefixLeadsToItsUpstream(t *testing.T) {
 		r.request(http.MethodPost, "/v2/new/app/blobs/uploads/?from="+url.QueryEscape(from)+"&mount="+layer, nil).want(t, status)
 	}
 }
+
+func TestACatalogThatUpstreamDoesNotAnswerIsAnError(t *testing.T) {
+	for name, how := range map[string]http.HandlerFunc{
+		"the connection is cut": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"it is not JSON":        func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{Wrap: func(http.Handler) http.Handler { return how }}))
+			a := r.request(http.MethodGet, "/v2/_catalog", nil).want(t, http.StatusBadGateway)
+			if !strings.Contains(string(a.body), "catalog") || strings.Contains(string(a.body), "repository ") {
+				t.Errorf("it is said so: %s", a.body)
+			}
+			if log := r.log.String(); !strings.Contains(log, "request refused") || strings.Contains(log, "bug:") {
+				t.Errorf("it is logged so: %s", log)
+			}
+		})
+	}
+}

@@ -21,7 +21,22 @@ import (
 )
 
 // scrape is what Prometheus would see of a rig: the value of every series.
+//
+// A client may have its answer before the request is counted: the counts are read when none is in flight.
 func (r *rig) scrape() map[string]float64 {
+	r.t.Helper()
+	const inFlight = "sluice_requests_in_flight"
+	values := r.scrapeNow()
+	for end := time.Now().Add(patience); values[inFlight] != 0; values = r.scrapeNow() {
+		if time.Now().After(end) {
+			r.t.Fatalf("%v requests are in flight after %v", values[inFlight], patience)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return values
+}
+
+func (r *rig) scrapeNow() map[string]float64 {
 	r.t.Helper()
 	w := httptest.NewRecorder()
 	r.proxy.Admin().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))

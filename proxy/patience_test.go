@@ -22,7 +22,7 @@ func TestAClientThatGoesAwayTakesNoAnswerWithIt(t *testing.T) {
 			<-answer
 			panic(http.ErrAbortHandler)
 		})
-	}}), before(func(next http.Handler) http.Handler {
+	}}), with(passthrough), before(func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			arrived <- struct{}{}
 			defer func() { left <- struct{}{} }()
@@ -34,6 +34,7 @@ func TestAClientThatGoesAwayTakesNoAnswerWithIt(t *testing.T) {
 		if err != nil {
 			return 0, err
 		}
+		req.Header.Set("Authorization", alice)
 		resp, err := http.DefaultTransport.RoundTrip(req)
 		if err != nil {
 			return 0, err
