@@ -156,6 +156,15 @@ func (a *authorizer) doubt(l lease, every time.Duration) bool {
 	return true
 }
 
+// lapsed is true for a grant whose time is over, or that was replaced, since it was sent: what was refused with it may be
+// taken with another, also when it was new a moment ago.
+func (a *authorizer) lapsed(l lease) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e := a.grants[l.key]
+	return e != nil && (e.gen > l.gen || !e.ends.IsZero() && !a.now().Before(e.ends))
+}
+
 func (a *authorizer) due(g grant) bool { return !g.renewAt.IsZero() && !a.now().Before(g.renewAt) }
 
 // renew is called after a 401 to a request that was sent with l. ok is false when there is nothing

@@ -66,7 +66,7 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 			return nil, err
 		}
 	}
-	renewed := false
+	renewals := 0
 	for try := r.newRetry(); ; {
 		resp, b, err := r.paced(ctx, p, try, l.header)
 		whole := b == nil || b.seal() // the body may be sent once more
@@ -80,10 +80,11 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 			return nil, unreachable(p.url.Host, err)
 		}
 		wait, late := transient(resp)
-		stale := authorized && !renewed && r.stale(resp, l)
+		renews := authorized && (renewals == 0 || renewals < retryAttempts && r.auth.lapsed(l))
+		stale := renews && r.stale(resp, l)
 		switch {
-		case (resp.StatusCode == http.StatusUnauthorized || stale) && authorized && !renewed:
-			renewed = true
+		case renews && (resp.StatusCode == http.StatusUnauthorized || stale):
+			renewals++
 			if !whole {
 				r.auth.forget(l) // for the next request; this one's bytes are gone
 				if stale {

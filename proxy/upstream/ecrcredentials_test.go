@@ -255,25 +255,35 @@ func TestADeniedHEADAsksForOneTokenInAWhile(t *testing.T) {
 	}
 }
 
-// A token that ended while a request was under way is replaced every time, however often that happens.
+// A token that ended while a request was under way is replaced every time, however often that happens; within one
+// request so often as a request is tried.
 func TestADeniedHEADAfterTheEndOfItsTokenIsNoDoubt(t *testing.T) {
 	c, f := newControlPlane(t), newECRFake(t)
 	c.life = 20 * time.Second
 	r, clock := openECR(t, c, f.URL)
 	do(t, r, 200, Request{})
-	for n := 1; n <= 3; n++ {
-		refused := false
+	tokens := 1
+	for _, ended := range []int{1, 1, 2, 5, 1} {
+		refusals := 0
 		f.handle = func(w http.ResponseWriter, _ *http.Request) {
-			if !refused {
-				refused = true
+			if refusals < ended {
+				refusals++
 				clock.add(25 * time.Second)
 				w.WriteHeader(http.StatusForbidden)
 			}
 		}
 		do(t, r, 200, Request{Method: "HEAD", Repository: "app", Path: "manifests/1"})
-		if c.count() != n+1 {
-			t.Errorf("%d tokens after %d that ended", c.count(), n)
+		if tokens += ended; c.count() != tokens {
+			t.Errorf("%d tokens after %d that ended, want %d", c.count(), ended, tokens)
 		}
+	}
+	f.handle = func(w http.ResponseWriter, _ *http.Request) {
+		clock.add(25 * time.Second)
+		w.WriteHeader(http.StatusForbidden)
+	}
+	do(t, r, 403, Request{Method: "HEAD", Repository: "app", Path: "manifests/1"})
+	if more := c.count() - tokens; more < 2 || more > retryAttempts+1 {
+		t.Errorf("%d more tokens for a request that is always refused", more)
 	}
 }
 
