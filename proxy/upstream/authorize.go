@@ -33,6 +33,7 @@ type authorizer struct {
 	grants     map[string]*entry
 	doubted    time.Time // when, and which gen of a grant
 	doubtedGen uint64
+	settled    bool                // the doubt brought no other token: no more of it until it is time for the next
 	wider      map[string][]string // scopes that 401s asked for on top of a request's own, by key
 }
 
@@ -145,14 +146,14 @@ func (a *authorizer) doubt(l lease, every time.Duration) bool {
 	switch {
 	case e == nil:
 		return false
-	case e.gen > l.gen, a.doubtedGen == l.gen && !a.doubted.IsZero():
+	case e.gen > l.gen, a.doubtedGen == l.gen && !a.doubted.IsZero() && !a.settled:
 		return true
 	case !e.ends.IsZero() && !now.Before(e.ends): // no doubt about it
 		return true
 	case !a.doubted.IsZero() && now.Sub(a.doubted) < every:
 		return false
 	}
-	a.doubted, a.doubtedGen = now, l.gen
+	a.doubted, a.doubtedGen, a.settled = now, l.gen, false
 	return true
 }
 
@@ -294,9 +295,12 @@ func (a *authorizer) fly(ctx context.Context, f *flight, e *entry, s service, sc
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	f.err = err
-	if err == nil {
+	switch {
+	case err == nil:
 		e.grant = g
 		e.gen++
+	case e.gen == a.doubtedGen && !errors.Is(ctx.Err(), context.Canceled): // that nobody waits any more settles nothing
+		a.settled = true
 	}
 	if e.flight == f {
 		e.flight = nil

@@ -95,6 +95,9 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 			}
 			next, better, err := r.auth.renew(ctx, l, challenges(resp.Header))
 			if err != nil {
+				if stale && silent(resp) && ctx.Err() == nil && !r.auth.lapsed(l) {
+					return resp, nil // the doubt was only one: what the registry says counts
+				}
 				discard(resp)
 				return nil, err
 			}

@@ -255,6 +255,35 @@ func TestADeniedHEADAsksForOneTokenInAWhile(t *testing.T) {
 	}
 }
 
+// A HEAD that ECR refuses while AWS gives out no tokens is answered as ECR did, and AWS is not asked for each.
+func TestADeniedHEADIsECRsAnswerWhileAWSIsDown(t *testing.T) {
+	for _, status := range []int{http.StatusForbidden, http.StatusBadRequest} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			c, f := newControlPlane(t), newECRFake(t)
+			r, clock := openECR(t, c, f.URL)
+			do(t, r, 200, Request{})
+			f.handle = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }
+			c.mu.Lock()
+			c.refuse = "AccessDeniedException"
+			c.mu.Unlock()
+			for want := 2; want <= 3; want++ {
+				for range 4 {
+					do(t, r, status, Request{Method: "HEAD", Repository: "app", Path: "manifests/1"})
+				}
+				if n := c.count(); n != want {
+					t.Errorf("AWS was asked %d times, want %d: once for each time of doubt", n, want)
+				}
+				clock.add(doubtEvery)
+			}
+			// A token that has ended is no doubt: then the answer is what is wrong with signing in.
+			clock.add(12 * time.Hour)
+			if _, err := r.Do(t.Context(), Request{Method: "HEAD", Repository: "app", Path: "manifests/1"}); !errors.Is(err, ErrCredentials) {
+				t.Errorf("with a token that has ended: %v", err)
+			}
+		})
+	}
+}
+
 // A token that ended while a request was under way is replaced every time, however often that happens; within one
 // request so often as a request is tried.
 func TestADeniedHEADAfterTheEndOfItsTokenIsNoDoubt(t *testing.T) {

@@ -26,12 +26,18 @@ func (r *Registry) stale(resp *http.Response, l lease) bool {
 	case http.StatusUnauthorized:
 		return l.header != ""
 	case http.StatusBadRequest, http.StatusForbidden:
-		if resp.Request != nil && resp.Request.Method == http.MethodHead {
+		if silent(resp) {
 			return r.auth.doubt(l, doubtEvery)
 		}
 		return SaysExpired(resp)
 	}
 	return false
+}
+
+// silent is true for a refusal that cannot say why.
+func silent(resp *http.Response) bool {
+	return resp.Request != nil && resp.Request.Method == http.MethodHead &&
+		(resp.StatusCode == http.StatusBadRequest || resp.StatusCode == http.StatusForbidden)
 }
 
 // SaysExpired reads the beginning of an answer's body, which can still be read afterwards.
