@@ -146,6 +146,19 @@ func TestAnIndexIsPutAgainWhileECRDoesNotSeeItsChildren(t *testing.T) {
 			}
 		})
 	}
+	t.Run("an index one of whose children is nowhere is refused at once, although the other was just pushed", func(t *testing.T) {
+		r := newAWSRig(t, nil)
+		digest := r.tag(t, "app", "1", noise(1000))
+		size := len(r.request("GET", "/v2/app/manifests/"+digest, nil, acceptAll...).want(t, 200).body)
+		entry := `{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":%q,"size":%d,"platform":{"architecture":"amd64","os":"linux"}}`
+		body := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[`+entry+","+entry+`]}`,
+			digest, size, godigest.FromString("nowhere"), 7)
+		before := len(r.sent("PUT"))
+		r.request("PUT", "/v2/app/manifests/2", body, "Content-Type", "application/vnd.oci.image.index.v1+json").want(t, 400, "MANIFEST_BLOB_UNKNOWN")
+		if n := len(r.sent("PUT")) - before; n != 1 {
+			t.Errorf("the index was put %d times", n)
+		}
+	})
 	t.Run("an index whose child is nowhere is refused at once", func(t *testing.T) {
 		r := newAWSRig(t, nil)
 		r.tag(t, "app", "1", noise(1000))

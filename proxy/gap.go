@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"sluice/filters/ocidoc"
 	"sluice/proxy/upstream"
 )
@@ -94,15 +96,38 @@ func (ex *exchange) wait(d time.Duration) bool {
 	}
 }
 
-// childrenPushed is true for an index of which a child was pushed lately: that it is missing may pass.
-func (ex *exchange) childrenPushed(doc *ocidoc.Document) bool {
+// mayAppear is true for an index that upstream refuses for want of a child, where that may pass: a child was pushed
+// lately, and none of the others is missing. What nobody pushed here will not appear, and each try costs ECR's quota a
+// manifest, so the others are looked up once.
+func (ex *exchange) mayAppear(doc *ocidoc.Document) bool {
 	if !ex.onECR() || doc.Kind != ocidoc.KindIndex {
 		return false
 	}
+	others, lately := map[string]bool{}, false
 	for _, e := range doc.Manifests {
 		if ex.p.pushed.has(ex.repo, e.Digest) {
-			return true
+			lately = true
+		} else {
+			others[e.Digest] = true
 		}
 	}
-	return false
+	if !lately || len(others) > maxFetched {
+		return false
+	}
+	var missing atomic.Bool
+	var g errgroup.Group
+	g.SetLimit(lookups)
+	for digest := range others {
+		if missing.Load() {
+			break
+		}
+		g.Go(func() error {
+			if there, err := ex.exists(manifestPath(digest)); err == nil && !there {
+				missing.Store(true)
+			}
+			return nil // what cannot be looked up is no reason against another try
+		})
+	}
+	_ = g.Wait()
+	return !missing.Load()
 }

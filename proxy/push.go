@@ -162,13 +162,14 @@ func (ex *exchange) putUpstream(ref string, doc *ocidoc.Document, contentType st
 		if err != nil {
 			return err
 		}
-		if !sent && !ex.childrenPushed(doc) {
+		mayAppear := ex.mayAppear(doc)
+		if !sent && !mayAppear {
 			return &passed{kept.response()}
 		}
 		if resp, err = ex.sendManifest(ref, doc.Bytes, contentType); err != nil {
 			return err
 		}
-		for wait := gapFirst; missing(resp) && ex.childrenPushed(doc) && ex.wait(wait); wait = min(2*wait, gapMost) {
+		for wait := gapFirst; missing(resp) && mayAppear && ex.wait(wait); wait = min(2*wait, gapMost) {
 			discard(resp)
 			if resp, err = ex.sendManifest(ref, doc.Bytes, contentType); err != nil {
 				return err
