@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"reflect"
 	"sync"
 	"time"
 
@@ -118,19 +117,10 @@ func (p *Proxy) successor(cfg *config.Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.keepsEvents(next) {
-		next.events = p.events
-		return next, nil
-	}
 	if next.events, err = newEvents(next, cfg.Notifications); err != nil {
 		return nil, errors.Join(err, next.Close())
 	}
 	return next, nil
-}
-
-// keepsEvents is true where what waits for a webhook goes on waiting.
-func (p *Proxy) keepsEvents(next *Proxy) bool {
-	return reflect.DeepEqual(p.cfg.Notifications, next.cfg.Notifications)
 }
 
 // retire closes a proxy when its last request has ended. Webhooks that the next one has no more get what they
@@ -138,10 +128,7 @@ func (p *Proxy) keepsEvents(next *Proxy) bool {
 func (p *Proxy) retire(ctx context.Context, next *Proxy) {
 	p.handlers.Wait()
 	p.background.Wait()
-	switch {
-	case p.keepsEvents(next):
-		p.events = nil // the next one's now, and nobody is left who would send one here
-	case p.events != nil:
+	if p.events != nil {
 		ctx, cancel := context.WithTimeout(ctx, time.Duration(next.cfg.ShutdownTimeout))
 		p.events.Close(ctx)
 		cancel()

@@ -1,11 +1,13 @@
 package proxy_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -235,6 +237,47 @@ func TestEventsThatWaitOutliveAChange(t *testing.T) {
 	})
 	if slices.Sort(told); !slices.Equal(told, []string{"after", "before", "kept"}) {
 		t.Errorf("told of %q", told)
+	}
+	if err := r.end(); err != nil {
+		t.Errorf("Run ends with %v", err)
+	}
+}
+
+// A push that runs through two changes tells what its own configuration says, also when the one in between has ended.
+func TestAPushThatOutlivesTwoChangesIsToldOf(t *testing.T) {
+	reached, goOn := make(chan struct{}, 1), make(chan struct{})
+	up := proxytest.NewDistribution(t, proxytest.UpstreamOptions{Wrap: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, "/manifests/slow") {
+				reached <- struct{}{}
+				<-goOn
+			}
+			next.ServeHTTP(w, r)
+		})
+	}})
+	hook, got := listener(t)
+	r := run(t, up, inmemory.New(), func(c *config.Config) { c.Notifications.Endpoints = []config.Endpoint{hook} })
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{})
+	pushed := make(chan error, 1)
+	go func() {
+		_, err := proxytest.BuildKit(t.Context(), proxytest.Options{BaseURL: r.base(), Repository: "app", Tags: []string{"slow"}, Tree: tree, Client: r.client})
+		pushed <- err
+	}()
+	receive(t, "manifest", reached)
+	r.change(func(c *config.Config) { c.AccessLog = true })
+	other := hook
+	other.Name = "other"
+	r.change(func(c *config.Config) { c.Notifications.Endpoints = []config.Endpoint{other} })
+	eventually(t, "left with the first configuration alone", func() bool {
+		stacks := make([]byte, 4<<20)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		return bytes.Count(stacks, []byte("(*Proxy).retire(")) == 1
+	})
+	close(goOn)
+	if err := receive(t, "end of the push", pushed); err != nil {
+		t.Fatal(err)
+	}
+	for receive(t, "event", got).Target.Tag != "slow" {
 	}
 	if err := r.end(); err != nil {
 		t.Errorf("Run ends with %v", err)

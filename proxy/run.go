@@ -141,7 +141,8 @@ func (p *Proxy) shutdown(servers []*http.Server) error {
 		}
 	}
 	if p.events != nil {
-		p.events.Close(ctx) // what the last pushes told
+		p.events.Drain(ctx) // what the last pushes told, also by a configuration before this one
+		p.events.Close(ctx)
 	}
 	return errors.Join(errs...)
 }

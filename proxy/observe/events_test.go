@@ -141,6 +141,42 @@ func TestAnEndpointThatIsAwayCostsABoundedNumberOfEvents(t *testing.T) {
 	}
 }
 
+// Configurations follow each other faster than an endpoint comes back: what waits for one that is still, or again,
+// configured is not lost with the configuration that it came from.
+func TestWhatWaitsIsHandedOnToWhoeverHasTheSameEndpoint(t *testing.T) {
+	m, h := New("test"), newHook(t, http.StatusServiceUnavailable)
+	first := eventsTo(t, m, io.Discard, h.URL)
+	first.Send(notifications.Event{ID: "a"})
+	impatient, cancel := context.WithCancel(t.Context())
+	closed := make(chan struct{})
+	go func() {
+		first.Close(impatient)
+		close(closed)
+	}()
+	second := eventsTo(t, m, io.Discard, h.URL)
+	cancel()
+	<-closed
+	second.Send(notifications.Event{ID: "b"})
+	h.status.Store(http.StatusOK)
+	for _, want := range []string{"a", "b"} {
+		select {
+		case got := <-h.got:
+			if got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s is lost", want)
+		}
+	}
+	if v := value(t, m.events.total.WithLabelValues("hook", "dropped")); v != 0 {
+		t.Errorf("%v dropped", v)
+	}
+	second.Close(t.Context())
+	if len(m.events.queues) > 0 {
+		t.Error("the endpoint is still known when nobody delivers to it")
+	}
+}
+
 func TestClosingDeliversWhatWaits(t *testing.T) {
 	m, h := New("test"), newHook(t, http.StatusOK)
 	e := eventsTo(t, m, io.Discard, h.URL)

@@ -23,7 +23,7 @@ type Metrics struct {
 	pushes        pushMetrics
 	upstreams     upstreamMetrics
 	sweeps        sweepMetrics
-	events        eventMetrics
+	events        *eventMetrics
 	taken         *prometheus.CounterVec
 	exceptions    *prometheus.CounterVec
 	refusals      *prometheus.CounterVec
