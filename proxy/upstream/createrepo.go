@@ -57,7 +57,7 @@ type creating struct {
 	flight  singleflight.Group
 	life    context.Context
 	stop    context.CancelFunc
-	flights sync.WaitGroup
+	flights sync.WaitGroup // added to with mu held, and only while there is life
 
 	mu   sync.Mutex
 	half map[string]bool // made, with policies missing: to be finished before anybody pushes there
@@ -68,9 +68,23 @@ func newCreating(r *Registry, next sender, c creator, names []string) *creating 
 	return &creating{r: r, next: next, creator: c, names: names, log: r.log, life: life, stop: stop, half: map[string]bool{}}
 }
 
+// close gives up what is being made, and waits for it; nothing is begun any more.
 func (c *creating) close() {
+	c.mu.Lock()
 	c.stop()
+	c.mu.Unlock()
 	c.flights.Wait()
+}
+
+// begin is false when nothing may be begun any more. Otherwise flights.Done follows.
+func (c *creating) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.life.Err() != nil {
+		return false
+	}
+	c.flights.Add(1)
+	return true
 }
 
 func (c *creating) send(ctx context.Context, q Request) (*http.Response, error) {
@@ -129,6 +143,10 @@ func (c *creating) unfinished(name string) bool {
 // ensure makes the repository, or waits for whoever is making it.
 func (c *creating) ensure(ctx context.Context, name string) error {
 	ch := c.flight.DoChan(name, func() (any, error) {
+		if !c.begin() {
+			return nil, unreachable(c.r.base.Host, fmt.Errorf("repository %s is to be made, and Sluice is shutting down: %w", name, c.life.Err()))
+		}
+		defer c.flights.Done()
 		ctx, cancel := context.WithTimeout(c.life, createTimeout) // not one client's: others wait, too
 		defer cancel()
 		exists, err := c.creator.create(ctx, name)
@@ -149,7 +167,6 @@ func (c *creating) ensure(ctx context.Context, name string) error {
 	case res := <-ch:
 		return res.Err
 	case <-ctx.Done():
-		c.flights.Go(func() { <-ch }) // others may wait for it; close does
 		return unreachable(c.r.base.Host, ctx.Err())
 	}
 }
