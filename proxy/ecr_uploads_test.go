@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
@@ -16,6 +17,8 @@ import (
 
 	"sluice/proxy/ecrsim"
 	"sluice/proxy/proxytest"
+	"sluice/proxy/quarantine"
+	"sluice/proxy/session"
 )
 
 // noise is content that nothing takes for a statement.
@@ -277,5 +280,26 @@ func TestAMonolithicPOSTBecomesASessionAndOnePUT(t *testing.T) {
 				t.Errorf("%d PUTs", len(puts))
 			}
 		})
+	}
+}
+
+// An upload that comes in more chunks than can be kept is told so, and not that it ended early.
+func TestAnUploadInTooManyChunksIsToldWhatIsWrong(t *testing.T) {
+	r := newAWSRig(t, nil)
+	at := func(mode session.Mode) string {
+		token, err := r.proxy.Seal(session.State{
+			Repository: "app", Identity: "anonymous", ID: "0123456789abcdef", Mode: mode, Offset: quarantine.MaxParts, Parts: quarantine.MaxParts,
+			Pending: quarantine.MaxParts, Generation: time.Now().UTC().Format(time.DateOnly), Started: time.Now(),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "/v2/app/blobs/uploads/" + token
+	}
+	for _, mode := range []session.Mode{session.Upstream, session.Held} {
+		a := r.request(http.MethodPatch, at(mode), []byte("x"), "Content-Range", fmt.Sprintf("%d-%d", quarantine.MaxParts, quarantine.MaxParts)).want(t, http.StatusBadRequest, "BLOB_UPLOAD_INVALID")
+		if !strings.Contains(string(a.body), "more chunks than the 100000") || !strings.Contains(string(a.body), "repository app") {
+			t.Errorf("%v: %s", mode, a.body)
+		}
 	}
 }

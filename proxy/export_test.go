@@ -3,6 +3,8 @@ package proxy
 import (
 	"context"
 	"net/http"
+
+	"sluice/proxy/session"
 )
 
 // Settle waits for what nobody waits for: sessions that are cancelled in the background.
@@ -26,6 +28,9 @@ func (p *Proxy) Reach(t http.RoundTripper) error {
 	}
 	return err
 }
+
+// Seal is the URL's part of an upload that has come to some state.
+func (p *Proxy) Seal(st session.State) (string, error) { return p.sealer.Seal(st) }
 
 // Entire is what looks at the rest of a request's body.
 func Entire(next http.Handler) http.Handler { return entire(next) }

@@ -56,6 +56,8 @@ func (ex *exchange) gather(st *session.State, c *chunk, ranged bool) (*chunk, er
 		return nil, ex.ctx().Err()
 	case errors.Is(err, quarantine.ErrNotFound):
 		return nil, refuse(http.StatusNotFound, codeBlobUploadUnknown, "upload to repository %s has ended meanwhile: start again with POST", ex.repo).because(err)
+	case errors.Is(err, quarantine.ErrTooMany):
+		return nil, ex.tooMany(st)
 	case !errors.Is(err, quarantine.ErrStorage):
 		return nil, bodyError(ex, err)
 	case st.Offset == 0 && counted.again() != nil:
@@ -76,6 +78,13 @@ func (ex *exchange) gather(st *session.State, c *chunk, ranged bool) (*chunk, er
 
 // unread is a chunk of which nothing has been counted yet.
 func unread(rest io.Reader, length int64) *chunk { return &chunk{rest: rest, length: length} }
+
+// tooMany is for an upload in so many chunks that one more cannot be kept.
+func (ex *exchange) tooMany(st *session.State) error {
+	ex.dropParts(st)
+	return refuse(http.StatusBadRequest, codeBlobUploadInvalid,
+		"upload to repository %s is in more chunks than the %d that sluice keeps of one: send larger chunks, or the blob in one request", ex.repo, quarantine.MaxParts)
+}
 
 // tooSmall is for a chunk behind one that was sent on and is too small to have anything behind it.
 func (ex *exchange) tooSmall(sent int64) error {

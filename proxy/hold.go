@@ -95,6 +95,8 @@ func (ex *exchange) writePart(st *session.State, body io.Reader) error {
 		return ex.ctx().Err()
 	case errors.Is(err, quarantine.ErrNotFound):
 		return refuse(http.StatusNotFound, codeBlobUploadUnknown, "upload to repository %s has ended meanwhile: start again with POST", ex.repo).because(err)
+	case errors.Is(err, quarantine.ErrTooMany):
+		return ex.tooMany(st)
 	case !errors.Is(err, quarantine.ErrStorage):
 		return bodyError(ex, err)
 	case ex.p.cfg.OnStorageError == config.StorageErrorStrip:

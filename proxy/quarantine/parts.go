@@ -10,18 +10,21 @@ import (
 	"sluice/proxy/internal/objects"
 )
 
-// maxParts bounds the parts of one upload. 128 MiB, the default of max_held_blob, in BuildKit's chunks are fewer.
-const maxParts = 100_000
+// MaxParts bounds the parts of one upload. 128 MiB, the default of max_held_blob, in BuildKit's chunks are fewer.
+const MaxParts = 100_000
 
 // WritePart keeps part n of an upload, all that r gives, and returns how much that was. More than max bytes are
-// ErrTooLarge and nothing is kept; an error of r is returned as it is and nothing is kept either. Writing a part again
+// ErrTooLarge, a number that no part may have is ErrTooMany, and nothing is kept; an error of r is returned as it is and nothing is kept either. Writing a part again
 // replaces it. The generation is the one in which the upload began, and stays the same for all its parts.
 func (s *Store) WritePart(ctx context.Context, generation, repo, id string, n int, r io.Reader, max int64) (int64, error) {
 	upload, err := uploadPath(generation, repo, id)
 	if err != nil {
 		return 0, err
 	}
-	if n < 0 || n >= maxParts {
+	if n >= MaxParts {
+		return 0, fmt.Errorf("upload %s to repository %s: %w: %d is the most", id, repo, ErrTooMany, MaxParts)
+	}
+	if n < 0 {
 		return 0, fmt.Errorf("%w number %d of a part of upload %s to repository %s", ErrInvalid, n, id, repo)
 	}
 	limited := &limitedReader{r: r, left: max}
@@ -51,7 +54,7 @@ func (s *Store) Assemble(ctx context.Context, generation, repo, id string, parts
 	if err != nil {
 		return 0, err
 	}
-	if parts < 0 || parts > maxParts {
+	if parts < 0 || parts > MaxParts {
 		return 0, fmt.Errorf("%w number of parts %d of upload %s to repository %s", ErrInvalid, parts, id, repo)
 	}
 	// The parts are copied even when there is only one that could be moved: what was hashed is then what is kept,
@@ -84,7 +87,7 @@ func (s *Store) Parts(ctx context.Context, generation, repo, id string, parts in
 	if err != nil {
 		return nil, err
 	}
-	if parts < 0 || parts > maxParts {
+	if parts < 0 || parts > MaxParts {
 		return nil, fmt.Errorf("%w number of parts %d of upload %s to repository %s", ErrInvalid, parts, id, repo)
 	}
 	return &partsReader{ctx: ctx, storage: s.storage, upload: upload, parts: parts}, nil

@@ -31,7 +31,7 @@ func place(t *rapid.T, repo string, k kind) (prefix, p string) {
 	switch k {
 	case partKind:
 		p, err = uploadPath(generation, repo, uploads.Draw(t, "upload"))
-		p = partPath(p, rapid.IntRange(0, maxParts).Draw(t, "part"))
+		p = partPath(p, rapid.IntRange(0, MaxParts).Draw(t, "part"))
 	case stagingKind:
 		p = stagingPath(generation, repo)
 	case aliasKind:
@@ -162,7 +162,7 @@ func TestNamesOutsideTheGrammarAreRefusedBeforeTheStorageIsAsked(t *testing.T) {
 		checkInvalid(t, fmt.Sprintf("generation %q", generation), map[string]error{"WritePart": write, "Assemble": assemble})
 	}
 	_, negative := s.WritePart(ctx, "2026-11-20", "a", "id", -1, nil, 0)
-	_, many := s.Assemble(ctx, "2026-11-20", "a", "id", maxParts+1, good)
+	_, many := s.Assemble(ctx, "2026-11-20", "a", "id", MaxParts+1, good)
 	checkInvalid(t, "number", map[string]error{"WritePart": negative, "Assemble": many})
 	for _, mediaType := range []string{"a\nb", "a\tb", "a\x00", strings.Repeat("a", 256)} {
 		checkInvalid(t, "media type", map[string]error{"PutManifest": s.PutManifest(ctx, "a", sha(nil), Manifest{MediaType: mediaType})})

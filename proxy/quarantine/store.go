@@ -53,6 +53,8 @@ var (
 	ErrDigest = objects.ErrDigest
 	// ErrTooLarge says that there were more bytes than allowed.
 	ErrTooLarge = errors.New("too large")
+	// ErrTooMany says that an upload has as many parts as it may have.
+	ErrTooMany = errors.New("too many parts")
 	// ErrStorage says that the storage driver failed, and not the client and not the data: `on_storage_error` applies.
 	ErrStorage = objects.ErrStorage
 )
