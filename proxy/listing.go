@@ -175,7 +175,7 @@ func pageAfter(names []string, n int, last string, w http.ResponseWriter) []stri
 
 // catalogPage reads one page, or all of them.
 func (ex *exchange) catalogPage(query url.Values, all bool) (names []string, next string, err error) {
-	for {
+	for pages := 1; ; pages++ {
 		resp, err := ex.up.Do(ex.ctx(), upstream.Request{Method: http.MethodGet, Path: "_catalog", Query: query, Authorization: ex.auth})
 		if err != nil {
 			return nil, "", ex.unreachable(ex.ctx(), upstream.Request{Method: http.MethodGet}, err)
@@ -201,6 +201,9 @@ func (ex *exchange) catalogPage(query url.Values, all bool) (names []string, nex
 		if !all || m == nil {
 			return names, next, nil
 		}
+		if pages >= maxCatalogPages { // they may be empty, and without end
+			return nil, "", ex.badCatalog(fmt.Errorf("more than %d pages", maxCatalogPages))
+		}
 		_, raw, _ := strings.Cut(m[1], "?")
 		if query, err = url.ParseQuery(raw); err != nil {
 			return names, "", nil
@@ -210,6 +213,9 @@ func (ex *exchange) catalogPage(query url.Values, all bool) (names []string, nex
 
 // maxCatalog bounds the names that are held to make one page of several upstreams.
 const maxCatalog = 100_000
+
+// maxCatalogPages are as many at 100 names each, which is what registries put into a page.
+const maxCatalogPages = maxCatalog / 100
 
 func (ex *exchange) badCatalog(err error) error {
 	return refuse(http.StatusBadGateway, codeUnavailable, "catalog could not be read from upstream %s: %v", ex.up.Host(), err).because(err)

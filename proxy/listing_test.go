@@ -91,6 +91,49 @@ func TestTheCatalogIsWholeUnderTheNamesThatClientsUse(t *testing.T) {
 	}
 }
 
+// An upstream that names a next page behind each is not followed for ever.
+func TestACatalogWithoutAnEndIsAnError(t *testing.T) {
+	pages := 0
+	r := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{Wrap: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/v2/_catalog" {
+				next.ServeHTTP(w, r)
+				return
+			}
+			if pages++; pages <= 3000 { // so that the test ends in any case
+				w.Header().Set("Link", fmt.Sprintf(`</v2/_catalog?last=%d>; rel="next"`, pages))
+			}
+			fmt.Fprint(w, `{"repositories":[]}`)
+		})
+	}}), with(func(c *config.Config) { c.Upstreams[0].Prefix = "p" }))
+	a := r.request(http.MethodGet, "/v2/_catalog", nil).want(t, http.StatusBadGateway, "UNAVAILABLE")
+	if !strings.Contains(string(a.body), "more than 1000 pages") || pages > 1000 {
+		t.Errorf("%d pages, and then %s", pages, a.body)
+	}
+}
+
+// What is about no repository says so too when its upstream is away: the catalog, and the first request of a login.
+func TestWhatIsAboutNoRepositoryIsAnErrorWhenItsUpstreamIsAway(t *testing.T) {
+	away := &proxytest.Upstream{URL: "http://" + freeAddress(t)}
+	for _, tt := range []struct {
+		name, path string
+		setting    setting
+	}{
+		{"catalog", "/v2/_catalog", with(func(*config.Config) {})},
+		{"catalog with a prefix", "/v2/_catalog", with(func(c *config.Config) { c.Upstreams[0].Prefix = "p" })},
+		{"login with passthrough", "/v2/", with(func(c *config.Config) {
+			c.Access.Mode, c.Upstreams[0].Credentials = config.AccessPassthrough, config.CredentialsPassthrough
+		})},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a := newRig(t, away, tt.setting).request(http.MethodGet, tt.path, nil).want(t, http.StatusBadGateway, "UNAVAILABLE")
+			if !strings.Contains(string(a.body), strings.TrimPrefix(away.URL, "http://")) {
+				t.Errorf("not about its upstream: %s", a.body)
+			}
+		})
+	}
+}
+
 func TestTagsAreListedPageByPageUnderTheClientsName(t *testing.T) {
 	every(t, func(t *testing.T, newUpstream upstreamFunc) {
 		for _, prefix := range []string{"", "p/q"} {

@@ -135,7 +135,7 @@ func resolveLocation(resp *http.Response) (string, error) {
 
 // passBase passes the API version check on to the one upstream that authenticates clients itself.
 func (p *Proxy) passBase(w http.ResponseWriter, r *http.Request, u *upstream.Registry) {
-	ex := &exchange{p: p, w: w, r: r, up: u, auth: r.Header.Get("Authorization"), log: p.log}
+	ex := &exchange{p: p, w: w, seen: watching(w), r: r, up: u, auth: r.Header.Get("Authorization"), log: p.log}
 	resp, err := u.Do(r.Context(), upstream.Request{Method: r.Method, Authorization: ex.auth, Header: http.Header{}})
 	if err != nil {
 		ex.finish(refuse(http.StatusBadGateway, codeUnavailable, "upstream registry did not answer: %v", err), 0)
