@@ -94,22 +94,22 @@ func (v *validator) rules() {
 		}
 		known := true
 		if r.Attestations != "" {
-			known = enum(v, at+".attestations", r.Attestations, actions(), nil)
+			known = enum(v, at+".attestations", r.Attestations, actions())
 		}
 		if r.Unwrap != "" {
-			enum(v, at+".unwrap", r.Unwrap, unwraps(), nil)
+			enum(v, at+".unwrap", r.Unwrap, unwraps())
 		}
 		if r.View != "" {
-			enum(v, at+".view", r.View, views(), nil)
+			enum(v, at+".view", r.View, views())
 		}
 		if r.MediaTypes != "" {
-			enum(v, at+".media_types", r.MediaTypes, mediaTypes(), nil)
+			enum(v, at+".media_types", r.MediaTypes, mediaTypes())
 		}
 		if r.CacheIndex != "" {
-			enum(v, at+".cache_index", r.CacheIndex, cacheIndexes(), nil)
+			enum(v, at+".cache_index", r.CacheIndex, cacheIndexes())
 		}
 		if r.SignedOriginals != "" {
-			enum(v, at+".signed_originals", r.SignedOriginals, signed(), nil)
+			enum(v, at+".signed_originals", r.SignedOriginals, signed())
 		}
 		// A rule that sets neither inherits the contradiction, which is reported there.
 		s := v.Effective(r)

@@ -39,7 +39,7 @@ func (s Store) holds(repository string) bool {
 }
 
 func (v *validator) store() {
-	enum(v, "store.to", v.Store.To, []StoreTo{StoreToStorage, StoreToRepository, StoreToReferrers}, nil)
+	enum(v, "store.to", v.Store.To, []StoreTo{StoreToStorage, StoreToRepository, StoreToReferrers})
 	if v.Store.To == StoreToRepository {
 		v.storeRepository()
 	} else if v.Store.Repository != Default().Store.Repository {

@@ -6,8 +6,6 @@ import (
 	"strings"
 )
 
-const later = "is not available in this version"
-
 // foreignKeys are keys that people bring from elsewhere.
 var foreignKeys = map[string]string{
 	"storage.s3aws":       "the driver is called s3 here",

@@ -42,16 +42,12 @@ func (v *validator) add(key, format string, args ...any) {
 	v.found = append(v.found, v.source.mistake(key, fmt.Sprintf(format, args...)))
 }
 
-// enum checks a value against those allowed and those that a later version allows.
-func enum[S ~string](v *validator, key string, value S, allowed, planned []S) bool {
+// enum checks a value against those allowed.
+func enum[S ~string](v *validator, key string, value S, allowed []S) bool {
 	if slices.Contains(allowed, value) {
 		return true
 	}
-	if slices.Contains(planned, value) {
-		v.add(key, "%s %s; allowed: %s", value, later, list(allowed))
-	} else {
-		v.add(key, "%q is not a value of this key; allowed: %s", string(value), list(allowed))
-	}
+	v.add(key, "%q is not a value of this key; allowed: %s", string(value), list(allowed))
 	return false
 }
 
@@ -63,7 +59,7 @@ func list[S ~string](values []S) string {
 	return strings.Join(s, ", ")
 }
 
-// The values of each enumeration, once; the second list is for later versions.
+// The values of each enumeration, once.
 func actions() []filters.Action {
 	return []filters.Action{filters.Store, filters.Strip, filters.Forward}
 }
@@ -144,12 +140,12 @@ func sameHost(a, b string) bool {
 }
 
 func (v *validator) settings() {
-	enum(v, "attestations", v.Attestations, actions(), nil)
-	enum(v, "unwrap", v.Unwrap, unwraps(), nil)
-	enum(v, "view", v.View, views(), nil)
-	enum(v, "media_types", v.MediaTypes, mediaTypes(), nil)
-	enum(v, "cache_index", v.CacheIndex, cacheIndexes(), nil)
-	enum(v, "signed_originals", v.SignedOriginals, signed(), nil)
+	enum(v, "attestations", v.Attestations, actions())
+	enum(v, "unwrap", v.Unwrap, unwraps())
+	enum(v, "view", v.View, views())
+	enum(v, "media_types", v.MediaTypes, mediaTypes())
+	enum(v, "cache_index", v.CacheIndex, cacheIndexes())
+	enum(v, "signed_originals", v.SignedOriginals, signed())
 	if v.View == ViewOriginal && v.Attestations != filters.Store && slices.Contains(actions(), v.Attestations) {
 		v.contradictoryView("view", "attestations", v.Attestations)
 	}
@@ -180,7 +176,7 @@ func (v *validator) contradictoryView(at, other string, action filters.Action) {
 func (v *validator) state() {
 	v.store()
 	v.storage()
-	enum(v, "on_storage_error", v.OnStorageError, []OnStorageError{StorageErrorReject, StorageErrorForward, StorageErrorStrip}, nil)
+	enum(v, "on_storage_error", v.OnStorageError, []OnStorageError{StorageErrorReject, StorageErrorForward, StorageErrorStrip})
 	if v.Retention < 1 {
 		v.add("retention", "%s is not a number of days; write at least 1d: an upload must outlive the midnight it runs into", v.Retention)
 	}

@@ -9,7 +9,7 @@ import (
 func (v *validator) access() {
 	a := v.Access
 	modes := []AccessMode{AccessNone, AccessHtpasswd, AccessToken, AccessOIDC, AccessMTLS, AccessPassthrough}
-	if !enum(v, "access.mode", a.Mode, modes, nil) {
+	if !enum(v, "access.mode", a.Mode, modes) {
 		return
 	}
 	host, _, err := net.SplitHostPort(v.Listen)
@@ -62,7 +62,7 @@ func (v *validator) permissions() {
 		}
 		for j, a := range p.Actions {
 			key := fmt.Sprintf("%s.actions[%d]", at, j)
-			if enum(v, key, a, []string{"pull", "push"}, nil) && slices.Index(p.Actions, a) < j {
+			if enum(v, key, a, []string{"pull", "push"}) && slices.Index(p.Actions, a) < j {
 				v.add(key, "names %s a second time; take it out", a)
 			}
 		}

@@ -112,7 +112,7 @@ func (v *validator) createRepositories(at string, u Upstream) {
 	}
 	v.mutability(at, c)
 	if c.Encryption != "" {
-		enum(v, at+".encryption", c.Encryption, []Encryption{EncryptionAES256, EncryptionKMS, EncryptionKMSDSSE}, nil)
+		enum(v, at+".encryption", c.Encryption, []Encryption{EncryptionAES256, EncryptionKMS, EncryptionKMSDSSE})
 	}
 	if c.KMSKey != "" && c.Encryption != EncryptionKMS && c.Encryption != EncryptionKMSDSSE {
 		v.add(at+".kms_key", "is for encryption: KMS or KMS_DSSE; set that, or take the key out")
@@ -166,7 +166,7 @@ func (v *validator) creates(key string, u Upstream) {
 
 func (v *validator) mutability(at string, c CreateRepositories) {
 	with := c.TagMutability == MutableWithExclusion || c.TagMutability == ImmutableWithExclusion
-	if c.TagMutability != "" && !enum(v, at+".tag_mutability", c.TagMutability, []TagMutability{Mutable, Immutable, MutableWithExclusion, ImmutableWithExclusion}, nil) {
+	if c.TagMutability != "" && !enum(v, at+".tag_mutability", c.TagMutability, []TagMutability{Mutable, Immutable, MutableWithExclusion, ImmutableWithExclusion}) {
 		return
 	}
 	switch {

@@ -112,7 +112,7 @@ func (v *validator) overTLS(key, raw string, notFetched bool) {
 }
 
 func (v *validator) clientCertificates() {
-	enum(v, "access.mtls.identity", v.Access.MTLS.Identity, []CertificateIdentity{IdentityCommonName, IdentityDNS, IdentityURI}, nil)
+	enum(v, "access.mtls.identity", v.Access.MTLS.Identity, []CertificateIdentity{IdentityCommonName, IdentityDNS, IdentityURI})
 	if v.Access.Mode == AccessMTLS && v.TLS.ClientCA == "" {
 		v.add("access.mode", "mtls takes identities from client certificates; set tls.client_ca to the authorities that sign them")
 	}

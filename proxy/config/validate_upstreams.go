@@ -41,7 +41,7 @@ func (v *validator) upstreams() {
 		}
 		v.oneRegistryForPassthrough(i)
 		v.credentials(at, u)
-		enum(v, at+".redirects", u.Redirects, []Redirects{RedirectsPass, RedirectsFollow}, nil)
+		enum(v, at+".redirects", u.Redirects, []Redirects{RedirectsPass, RedirectsFollow})
 		for j, h := range u.Hosts {
 			v.upstreamHost(fmt.Sprintf("%s.hosts[%d]", at, j), h)
 		}
@@ -149,7 +149,7 @@ func (v *validator) upstreamHost(key, host string) {
 func (v *validator) credentials(at string, u Upstream) {
 	key := at + ".credentials"
 	modes := []Credentials{CredentialsAuto, CredentialsDocker, CredentialsBasic, CredentialsPassthrough, CredentialsAnonymous, CredentialsECR}
-	if !enum(v, key, u.Credentials, modes, nil) {
+	if !enum(v, key, u.Credentials, modes) {
 		return
 	}
 	mode, accessMode := u.Credentials, v.source.where("access.mode")
