@@ -95,7 +95,7 @@ func (d *registryDestination) statement(l ocidoc.Descriptor) error {
 		}
 	}
 	defer h.Close()
-	return d.failed(d.at.releaseBlob(l.Digest, h))
+	return d.failed(d.at.sendHeld(l.Digest, h))
 }
 
 // failed turns what went wrong at the destination into what on_storage_error decides about. What the client's own

@@ -298,6 +298,32 @@ func TestWhatTheRegistryDroppedIsNotShown(t *testing.T) {
 }
 
 // Images may be pushed to the repository of attestations itself: theirs stay in it.
+// Whether a statement is there is asked once, and nothing else of one that is.
+func TestAStatementCostsItsDestinationFewRequests(t *testing.T) {
+	for to, repo := range inRegistry {
+		t.Run(string(to), func(t *testing.T) {
+			tr := proxytest.NewTranscript()
+			r := recorded(t, proxytest.NewDistribution, tr, storeTo(to))
+			tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy, SBOM: true})
+			for _, want := range []string{"[HEAD PUT]", "[HEAD]"} {
+				tr.Reset()
+				r.push(proxytest.BuildKit, "app", "1", tree)
+				for _, s := range tree.Statements() {
+					var asked []string
+					for _, e := range tr.Upstream.Exchanges() {
+						if strings.HasPrefix(e.Path, "/v2/"+repo+"/") && (strings.HasSuffix(e.Path, s.Digest) || e.Query.Get("digest") == s.Digest) {
+							asked = append(asked, e.Method)
+						}
+					}
+					if fmt.Sprint(asked) != want { // and the POST in between, which names no digest
+						t.Errorf("%s is the matter of %q in %s, want %s", s.Name, asked, repo, want)
+					}
+				}
+			}
+		})
+	}
+}
+
 func TestTheDestinationsOwnAttestationsStayInIt(t *testing.T) {
 	for _, name := range []string{"{repository}-attestations", "x-attestations"} {
 		t.Run(name, func(t *testing.T) {

@@ -169,6 +169,11 @@ func (ex *exchange) releaseBlob(digest string, h *held) error {
 		ex.p.sent.put(ex.repo, digest)
 		return nil
 	}
+	return ex.sendHeld(digest, h)
+}
+
+// sendHeld sends one held blob, which upstream does not have.
+func (ex *exchange) sendHeld(digest string, h *held) error {
 	if h.size <= heldInMemory {
 		b, err := h.bytes(heldInMemory)
 		if err != nil {
@@ -184,7 +189,7 @@ func (ex *exchange) releaseBlob(digest string, h *held) error {
 	if err != nil {
 		return err
 	}
-	resp, err = ex.do(upstream.Request{
+	resp, err := ex.do(upstream.Request{
 		Method: http.MethodPut, Location: location, Query: queryDigest(digest), Push: true,
 		Header: http.Header{"Content-Type": {"application/octet-stream"}}, Body: h, ContentLength: h.size,
 	})
