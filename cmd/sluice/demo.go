@@ -44,9 +44,10 @@ in it and stay. With --via it is a Sluice that runs already, in front of that re
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.upstream, "upstream", "", "`URL` of an Amazon ECR registry ("+config.EnvironmentName("upstream")+", default a double in this process)")
-	f.StringVar(&o.via, "via", "", "`HOST:PORT` of a running Sluice in front of it (default one in this process)")
+	f.StringVar(&o.via, "via", "", "`HOST:PORT` of a running Sluice in front of it ("+config.EnvironmentName("via")+", default one in this process)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		o.upstream = cmp.Or(o.upstream, os.Getenv(config.EnvironmentName("upstream")))
+		o.via = cmp.Or(o.via, os.Getenv(config.EnvironmentName("via")))
 		if o.via != "" && o.upstream == "" {
 			return usagef("--via needs --upstream: which registry is behind %s?", o.via)
 		}
