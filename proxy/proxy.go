@@ -123,11 +123,9 @@ func (p *Proxy) open(driver storagedriver.StorageDriver) error {
 		return fmt.Errorf("storage: %w", err)
 	}
 	p.attest = attest.New(driver, p.now)
-	keys := p.cfg.Keys()
-	if len(keys) == 0 {
-		if keys, err = p.quarantine.SealKeys(context.Background()); err != nil {
-			return fmt.Errorf("seal key: %w", err)
-		}
+	keys, err := p.sealKeys()
+	if err != nil {
+		return fmt.Errorf("seal key: %w", err)
 	}
 	if p.sealer, err = session.New(keys, sessionTTL, p.now); err != nil {
 		return err

@@ -24,6 +24,7 @@ type carried struct {
 	fallbackTags *keyedMutex
 	embedded     *sharedEmbedded
 	instance     string
+	storedKeys   [][]byte // that seal upload URLs where no configuration has any
 }
 
 func newCarried(version string) *carried {

@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -279,6 +280,29 @@ func TestAPushThatOutlivesTwoChangesIsToldOf(t *testing.T) {
 	}
 	for receive(t, "event", got).Target.Tag != "slow" {
 	}
+	if err := r.end(); err != nil {
+		t.Errorf("Run ends with %v", err)
+	}
+}
+
+// Keys that a running process is given for the first time do not end what it has begun without.
+func TestUploadsGoOnWhenKeysAreConfigured(t *testing.T) {
+	up := proxytest.NewDistribution(t, proxytest.UpstreamOptions{})
+	r := run(t, up, inmemory.New(), nil)
+	layer := proxytest.RandomLayer("layer", "", 3, 1, 64<<10)
+	open := func() string {
+		return request(t, http.MethodPost, r.base()+"/v2/app/blobs/uploads/", nil).want(t, http.StatusAccepted).Header.Get("Location")
+	}
+	key := func(b byte) config.Secret {
+		return config.Secret(base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{b}, 32)))
+	}
+	stored := open()
+	r.change(func(c *config.Config) { c.SealKeys = []config.Secret{key(1)} })
+	first := open()
+	r.change(func(c *config.Config) { c.SealKeys = []config.Secret{key(2)} })
+	request(t, http.MethodPut, r.base()+put(stored, layer.Digest), layer.Bytes()).want(t, http.StatusCreated)
+	// A key that is taken out of the configuration opens nothing any more: it may have become known.
+	request(t, http.MethodPut, r.base()+put(first, layer.Digest), layer.Bytes()).want(t, http.StatusNotFound)
 	if err := r.end(); err != nil {
 		t.Errorf("Run ends with %v", err)
 	}

@@ -18,6 +18,18 @@ type keyRing struct {
 	read time.Time
 }
 
+// sealKeys are those of the configuration, or those in the storage if it has none. When a running process is given keys
+// for the first time, those of the storage still open the URLs that they have sealed: uploads go on.
+func (p *Proxy) sealKeys() ([][]byte, error) {
+	keys := p.cfg.Keys()
+	if len(keys) > 0 {
+		return append(keys, p.storedKeys...), nil
+	}
+	keys, err := p.quarantine.SealKeys(context.Background())
+	p.storedKeys = keys
+	return keys, err
+}
+
 // openToken opens an upload URL. One sealed by a key that is not known here may be another
 // replica's, which made the key in the shared storage a moment ago.
 func (p *Proxy) openToken(ctx context.Context, token, repo, identity string) (session.State, error) {
