@@ -113,9 +113,10 @@ func (s *ecrSource) read(token string, expires time.Time) (credential, error) {
 	}
 	now := s.now()
 	left := expires.Sub(now)
-	if left <= 0 { // a clock is wrong; a token for every request would not set it right
-		left = time.Minute
-		expires = now.Add(left)
+	if left <= 0 {
+		// A clock is wrong, or the answer took longer than the token lives. It is tried, since a token for every request
+		// would not set a clock right, and replaced whenever it is refused.
+		return credential{username: user, password: password, renew: now.Add(time.Minute), expires: now}, nil
 	}
 	margin := left/4 + time.Duration(s.jitter()*float64(left)/8)
 	return credential{username: user, password: password, renew: expires.Add(-margin), expires: expires}, nil

@@ -316,6 +316,27 @@ func TestADeniedHEADAfterTheEndOfItsTokenIsNoDoubt(t *testing.T) {
 	}
 }
 
+// Where the clocks differ nobody knows when a token ends: it is used, and replaced when it is refused.
+func TestATokenThatHasEndedByOurClockIsTried(t *testing.T) {
+	c, f := newControlPlane(t), newECRFake(t)
+	c.life = -time.Hour
+	r, clock := openECR(t, c, f.URL)
+	for range 5 {
+		do(t, r, 200, Request{Method: "HEAD", Repository: "app", Path: "manifests/1"})
+	}
+	if n := c.count(); n != 1 {
+		t.Errorf("%d tokens for five requests that were taken", n)
+	}
+	for n := 1; n <= 3; n++ {
+		f.expire(n)
+		do(t, r, 200, Request{Method: "HEAD", Repository: "app", Path: "manifests/1"})
+		clock.add(time.Second)
+	}
+	if n := c.count(); n != 4 {
+		t.Errorf("%d tokens after three that ended", n)
+	}
+}
+
 func TestADenialOfIAMIsPassedOn(t *testing.T) {
 	c, f := newControlPlane(t), newECRFake(t)
 	const denied = `{"errors":[{"code":"DENIED","message":"User: arn:aws:iam::1:user/ci is not authorized to perform: ecr:PutImage on resource: x"}]}`
