@@ -35,7 +35,7 @@ func (s *Simulator) issueToken(p Principal) (password string, expires time.Time)
 	expires = s.now().Add(life)
 	b, _ := json.Marshal(token{
 		AccessKey: p.AccessKey, Account: s.account, Region: s.region, Number: s.issued.Add(1),
-		Expires: expires.Unix(), Padding: strings.Repeat("x", tokenPadding),
+		Expires: expires.UnixMilli(), Padding: strings.Repeat("x", tokenPadding),
 	})
 	return base64.StdEncoding.EncodeToString(append(code(b), b...)), expires
 }
@@ -71,7 +71,7 @@ func (s *Simulator) signedIn(r *http.Request, sw *Switches) (Principal, *failure
 		return Principal{}, tokenForeign()
 	case t.Account != s.account || !known:
 		return Principal{}, notAuthorized()
-	case t.Number <= s.expired.Load() || !s.now().Before(time.Unix(t.Expires, 0)):
+	case t.Number <= s.expired.Load() || !s.now().Before(time.UnixMilli(t.Expires)):
 		return Principal{}, tokenExpired().with(sw.ExpiredToken)
 	}
 	return p, nil
