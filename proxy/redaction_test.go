@@ -13,9 +13,10 @@ import (
 )
 
 // Secrets are planted wherever one can be, requests fail in many ways at the most talkative log level, and nothing of them is
-// in the log or in what clients are told. Headers that carry one on purpose (Location) are for its owner.
+// in the log, in what clients are told or in what the admin address shows. Headers that carry one on purpose (Location) are for its owner.
 func TestNoSecretIsInTheLogOrInAnAnswer(t *testing.T) {
 	var failing atomic.Int64
+	hangs, goOn := make(chan struct{}, 1), make(chan struct{})
 	up := proxytest.NewDistribution(t, proxytest.UpstreamOptions{Wrap: func(next http.Handler) http.Handler {
 		next = proxytest.RequireBasic(next, "robot", "planted-upstream-password")
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -36,6 +37,13 @@ func TestNoSecretIsInTheLogOrInAnAnswer(t *testing.T) {
 			case 5:
 				w.Header().Set("Location", "https://evil.example/v2/app/blobs/uploads/planted-session?_state=planted-state")
 				w.WriteHeader(http.StatusAccepted)
+			case 6:
+				select {
+				case hangs <- struct{}{}:
+				default:
+				}
+				<-goOn
+				next.ServeHTTP(w, r)
 			default:
 				next.ServeHTTP(w, r)
 			}
@@ -48,6 +56,7 @@ func TestNoSecretIsInTheLogOrInAnAnswer(t *testing.T) {
 		c.Access.OIDC = []config.OIDCIssuer{{Issuer: issuer.URL, Audience: "sluice", Identity: "{sub}", Claims: map[string]string{"sub": "**"}}}
 		c.Upstreams[0].Credentials, c.Upstreams[0].Username, c.Upstreams[0].Password = config.CredentialsBasic, "robot", "planted-upstream-password"
 		c.SealKeys = []config.Secret{config.Secret(sealKey)}
+		c.Pprof = true
 	}))
 	good, forged := issuer.Token(map[string]any{"aud": "sluice", "sub": "alice"}), issuer.Token(map[string]any{"aud": "planted-audience", "sub": "alice"})
 	secrets := map[string]string{
@@ -97,9 +106,28 @@ func TestNoSecretIsInTheLogOrInAnAnswer(t *testing.T) {
 	if uploads == 0 || told.Len() == 0 || r.log.Len() == 0 {
 		t.Fatalf("%d uploads, %d bytes told, %d logged: the test is about nothing", uploads, told.Len(), r.log.Len())
 	}
-	metrics := httptest.NewRecorder()
-	r.proxy.Admin().ServeHTTP(metrics, httptest.NewRequest(http.MethodGet, "/metrics", nil))
-	for where, text := range map[string]string{"the log": r.log.String(), "an answer": told.String(), "the metrics": metrics.Body.String()} {
+	shown := map[string]string{"the log": r.log.String(), "an answer": told.String()}
+	// The stacks of the admin address's profiles, while a request with everything is under way.
+	failing.Store(6)
+	hanging := make(chan struct{})
+	go func() {
+		defer close(hanging)
+		request(t, http.MethodPut, r.url()+"/v2/app/manifests/1?x=planted-query", tree.Root.Bytes(), "Authorization", basic("oidc", good), "Content-Type", tree.Root.MediaType)
+	}()
+	receive(t, "request that hangs", hangs)
+	for path, contains := range map[string]string{
+		"/metrics": "sluice_requests_total", "/readyz": "", "/debug/pprof/": "goroutine", "/debug/pprof/goroutine?debug=2": "putManifest", "/debug/pprof/goroutine?debug=1": "putManifest",
+		"/debug/pprof/heap?debug=1": "heap profile", "/debug/pprof/allocs?debug=1": "heap profile", "/debug/pprof/cmdline": "",
+	} {
+		w := httptest.NewRecorder()
+		r.proxy.Admin().ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		if shown[path] = w.Body.String(); !strings.Contains(shown[path], contains) {
+			t.Errorf("%s is not what it should be: %d %.200s", path, w.Code, shown[path])
+		}
+	}
+	close(goOn)
+	receive(t, "end of what hung", hanging)
+	for where, text := range shown {
 		for what, secret := range secrets {
 			if i := strings.Index(text, secret); i >= 0 {
 				t.Errorf("%s is in %s: ...%s...", what, where, text[max(0, i-200):min(len(text), i+200)])
