@@ -279,6 +279,7 @@ func (ex *exchange) deleteBlob() error {
 	if err := ex.p.quarantine.DeleteBlob(ex.ctx(), ex.repo, digest); err != nil {
 		return ex.storageTransient(err, "blob %s of repository %s could not be deleted: the storage of sluice failed, see its log; try again", digest, ex.repo)
 	}
+	ex.p.heldQuota.release(heldBlobOf(ex.repo, digest))
 	ex.w.Header().Set("Content-Length", "0")
 	ex.answers = true
 	ex.w.WriteHeader(http.StatusAccepted)

@@ -128,8 +128,13 @@ func (ex *exchange) deleteAttestation(digest string, m *ocidoc.Document) error {
 		if err := q.DeleteBlob(ex.ctx(), ex.repo, d.Digest); err != nil {
 			return err
 		}
+		ex.p.heldQuota.release(heldBlobOf(ex.repo, d.Digest))
 	}
-	return q.DeleteManifest(ex.ctx(), ex.repo, attestation)
+	if err := q.DeleteManifest(ex.ctx(), ex.repo, attestation); err != nil {
+		return err
+	}
+	ex.p.heldQuota.release(heldManifestOf(ex.repo, attestation))
+	return nil
 }
 
 // deletePlaced removes an attestation from the registries that it was stored in. It is taken from the referrers tags

@@ -34,3 +34,13 @@ func (p *Proxy) Seal(st session.State) (string, error) { return p.sealer.Seal(st
 
 // Entire is what looks at the rest of a request's body.
 func Entire(next http.Handler) http.Handler { return entire(next) }
+
+// Charged is what an identity pays for under access.max_held_per_identity, by the key that access gives it.
+func (p *Proxy) Charged(identity string) int64 {
+	p.held.mu.Lock()
+	defer p.held.mu.Unlock()
+	if h := p.held.holders[identity]; h != nil {
+		return h.total
+	}
+	return 0
+}

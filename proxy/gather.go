@@ -49,9 +49,15 @@ func (ex *exchange) gather(st *session.State, c *chunk, ranged bool) (*chunk, er
 	}
 	least := leastPart - st.Pending
 	counted := &countingReader{r: c.all()}
-	n, err := ex.p.quarantine.WritePart(ex.ctx(), st.Generation, ex.repo, st.ID, st.Parts, io.LimitReader(counted, least), least)
+	if st.Parts == 0 { // the upload may have begun long ago
+		st.Generation = ex.p.quarantine.Generation()
+	}
+	n, err := ex.keepPart(st, io.LimitReader(counted, least), least)
+	var refused *Failure
 	switch {
 	case err == nil:
+	case errors.As(err, &refused):
+		return nil, refused
 	case ex.ctx().Err() != nil:
 		return nil, ex.ctx().Err()
 	case errors.Is(err, quarantine.ErrNotFound):

@@ -1,131 +1,122 @@
 package proxy
 
 import (
+	"context"
+	"errors"
+	"io"
 	"net/http"
-	"sync"
+	"slices"
 	"time"
 
 	"sluice/proxy/config"
+	"sluice/proxy/session"
 )
 
-// maxHolders bounds the memory of heldQuota. Identities that may push are few; beyond it one is forgotten.
-const maxHolders = 4096
-
-// heldQuota counts what each identity has put in quarantine and nothing has taken out again: what an index claims is
-// given back, and so is what is released, since a pusher who finishes fills nothing. What is left goes with its
-// generation, as the bytes themselves do.
+// heldQuota bounds what each identity has in quarantine that nothing has asked for. What an index names costs nothing
+// any more, and neither does what is released, since a pusher who finishes fills nothing; what is left costs as long as
+// the bytes are there.
 //
 // It counts in this process, and from its start: replicas share only the storage, which has no counter that many can
 // add to, and the quota is there against one client that fills the storage, not for bills. With n replicas the bound is n
-// times as high. Requests that run at once may together exceed it by max_held_blob each.
+// times as high.
 type heldQuota struct {
 	limit config.Size // 0: none
-	days  int64       // how long the quarantine keeps what nobody claims
-	now   func() time.Time
-
-	*heldCounts
+	*heldLedger
 }
 
-// heldCounts is what heldQuota has counted: it stays when the configuration changes.
-type heldCounts struct {
-	mu   sync.Mutex
-	held map[string]map[int64]int64 // bytes by Identity.Key and UTC day
-}
-
-func newHeldCounts() *heldCounts { return &heldCounts{held: map[string]map[int64]int64{}} }
-
-func newHeldQuota(c *config.Config, now func() time.Time, counted *heldCounts) *heldQuota {
-	// One day more, as the sweeper has it.
-	return &heldQuota{limit: c.Access.MaxHeldPerIdentity, days: int64(c.Retention) + 1, now: now, heldCounts: counted}
-}
-
-func (q *heldQuota) today() int64 { return q.now().Unix() / 86400 }
-
-// full is true when the identity may not hold n bytes more.
-func (q *heldQuota) full(identity string, n int64) bool {
+// room begins to hold something for an identity; nil where there is no bound.
+func (q *heldQuota) room(identity string) *reservation {
 	if q.limit == 0 {
-		return false
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	total := max(n, 0)
-	for day, bytes := range q.held[identity] {
-		if q.today()-day > q.days {
-			delete(q.held[identity], day)
-			continue
-		}
-		total += bytes
-	}
-	return total > int64(q.limit)
-}
-
-func (q *heldQuota) charge(identity string, n int64) {
-	if q.limit == 0 {
-		return
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.held[identity] == nil {
-		if len(q.held) >= maxHolders {
-			for other := range q.held {
-				delete(q.held, other)
-				break
-			}
-		}
-		q.held[identity] = map[int64]int64{}
-	}
-	q.held[identity][q.today()] += n
-}
-
-// credit gives back, newest first: what is claimed is nearly always what was pushed a moment ago.
-func (q *heldQuota) credit(identity string, n int64) {
-	if q.limit == 0 {
-		return
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	days := q.held[identity]
-	for day := q.today(); n > 0 && len(days) > 0 && q.today()-day <= q.days; day-- {
-		back := min(n, days[day])
-		if n -= back; days[day] == back {
-			delete(days, day)
-		} else {
-			days[day] -= back
-		}
-	}
-	if days != nil && len(days) == 0 {
-		delete(q.held, identity)
-	}
-}
-
-// roomFor refuses to hold more for an identity that has pushed what no index has asked for.
-func (ex *exchange) roomFor(n int64) error {
-	if !ex.p.heldQuota.full(ex.id.Key, n) {
 		return nil
 	}
+	return q.reserve(identity, int64(q.limit))
+}
+
+// roomFor refuses at once what cannot be held, before its bytes are read.
+func (ex *exchange) roomFor(n int64) error {
+	q := ex.p.heldQuota
+	if q.limit == 0 || !q.full(ex.id.Key, n, int64(q.limit)) {
+		return nil
+	}
+	return ex.noRoom()
+}
+
+func (ex *exchange) noRoom() error {
 	return refuse(http.StatusForbidden, codeDenied,
-		"%s has pushed attestations of more than %s that no index has named: finish those pushes, wait %d days, or raise access.max_held_per_identity of sluice",
+		"%s has more than %s waiting in sluice that no index has named, or in uploads that have not ended: finish those pushes, wait %d days, or raise access.max_held_per_identity of sluice",
 		ex.id.Name, ex.p.cfg.Access.MaxHeldPerIdentity, int(ex.p.cfg.Retention)+1)
 }
 
-func (ex *exchange) holds(n int64) { ex.p.heldQuota.charge(ex.id.Key, n) }
+// errNoRoom ends the body of who holds too much.
+var errNoRoom = errors.New("the identity holds too much")
 
-func (ex *exchange) holdsNoMore(n int64) { ex.p.heldQuota.credit(ex.id.Key, n) }
+// metered is a body that is charged for as it comes.
+type metered struct {
+	r     io.Reader
+	room  *reservation
+	ended bool // the client sent all of it
+}
 
-// claimed gives back what an index has taken out of its quarantine.
+func (m *metered) Read(b []byte) (int, error) {
+	n, err := m.r.Read(b)
+	if !m.room.grow(int64(n)) {
+		return 0, errNoRoom
+	}
+	m.ended = m.ended || errors.Is(err, io.EOF)
+	return n, err
+}
+
+// keepPart keeps one more part of an upload, and charges for it. A client that hangs up when all of it is there may or may
+// not leave it in the storage: it costs.
+func (ex *exchange) keepPart(st *session.State, body io.Reader, most int64) (int64, error) {
+	if ex.outlived(st) {
+		return 0, refuse(http.StatusNotFound, codeBlobUploadUnknown, "upload to repository %s has expired: start again with POST", ex.repo)
+	}
+	m := &metered{r: body, room: ex.p.heldQuota.room(ex.id.Key)}
+	defer m.room.drop()
+	n, err := ex.p.quarantine.WritePart(ex.ctx(), st.Generation, ex.repo, st.ID, st.Parts, m, most)
+	switch {
+	case err == nil:
+		m.room.hold(heldPart(ex.repo, st.ID, st.Parts), st.Generation, n)
+	case errors.Is(err, errNoRoom):
+		ex.giveUp(st)
+		return 0, ex.noRoom()
+	case m.ended && ex.ctx().Err() != nil:
+		m.room.hold(heldPart(ex.repo, st.ID, st.Parts), st.Generation, m.room.size())
+	}
+	return n, err
+}
+
+// outlived is true for an upload that began before yesterday. Its parts are in the generation in which it began, and one
+// more of them would keep all that is in there from being swept.
+func (ex *exchange) outlived(st *session.State) bool {
+	return st.Generation < ex.p.now().UTC().Add(-24*time.Hour).Format(time.DateOnly)
+}
+
+// claimed ends the charges for what an index has taken out, and for all that it names: it is here, whatever sizes are
+// said of it, and ends once.
 func (ex *exchange) claimed(rw *rewriting) {
-	var n int64
+	q := ex.p.heldQuota
 	for _, t := range rw.plan.Taken {
+		q.release(heldManifestOf(ex.repo, t.Entry.Digest))
 		if t.Manifest == nil {
 			continue
 		}
-		n += int64(len(t.Manifest.Bytes))
 		for _, b := range blobsOf(t.Manifest) {
-			n += max(b.Size, 0)
+			q.release(heldBlobOf(ex.repo, b.Digest))
 		}
 	}
-	ex.holdsNoMore(n)
 	for _, inner := range rw.nested {
 		ex.claimed(inner)
 	}
+}
+
+// endCharges ends those of generations that have been swept, by whichever replica.
+func (p *Proxy) endCharges(ctx context.Context) {
+	there, err := p.quarantine.Generations(ctx)
+	if err != nil {
+		return // the sweep has said so; what is charged stays
+	}
+	yesterday := p.now().UTC().Add(-24 * time.Hour).Format(time.DateOnly)
+	p.heldQuota.swept(func(g string) bool { return g >= yesterday || slices.Contains(there, g) })
 }

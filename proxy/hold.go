@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -37,12 +38,18 @@ func (ex *exchange) holdWhole(st *session.State, digest string, c *chunk) error 
 	if got := godigest.Digest(digest).Algorithm().FromBytes(small); got.String() != digest {
 		return wrongDigest(ex.repo, digest, got.String())
 	}
-	if err := ex.p.quarantine.PutBlob(ex.ctx(), ex.repo, digest, small); err != nil {
+	room := ex.p.heldQuota.room(ex.id.Key)
+	defer room.drop()
+	if !room.grow(int64(len(small))) {
+		return ex.noRoom()
+	}
+	// All of it is here, so a client that hangs up leaves no doubt whether it is held, and costs.
+	if err := ex.p.quarantine.PutBlob(context.WithoutCancel(ex.ctx()), ex.repo, digest, small); err != nil {
 		return ex.cannotHold(digest, small, err)
 	}
+	room.hold(heldBlobOf(ex.repo, digest), ex.p.quarantine.Generation(), int64(len(small)))
 	ex.p.foretold.held(ex.repo, digest, small)
 	ex.p.observe.Held(int64(len(small)))
-	ex.holds(int64(len(small)))
 	ex.p.progress.done(st.ID)
 	return ex.answerBlob(digest)
 }
@@ -85,11 +92,14 @@ func (ex *exchange) holdParts(st *session.State, digest string, body io.Reader, 
 func (ex *exchange) writePart(st *session.State, body io.Reader) error {
 	left := int64(ex.p.cfg.MaxHeldBlob) - st.Offset
 	counted := &countingReader{r: body}
-	n, err := ex.p.quarantine.WritePart(ex.ctx(), st.Generation, ex.repo, st.ID, st.Parts, counted, left)
+	n, err := ex.keepPart(st, counted, left)
+	var refused *Failure
 	switch {
 	case err == nil:
+	case errors.As(err, &refused):
+		return refused
 	case errors.Is(err, quarantine.ErrTooLarge):
-		ex.dropParts(st)
+		ex.giveUp(st)
 		return ex.tooLarge()
 	case ex.ctx().Err() != nil:
 		return ex.ctx().Err()
@@ -112,7 +122,6 @@ func (ex *exchange) writePart(st *session.State, body io.Reader) error {
 	default:
 		return ex.storageTransient(err, "attestation blob for repository %s could not be kept: the storage of sluice failed, see its log", ex.repo)
 	}
-	ex.holds(n)
 	st.Offset += n
 	st.Parts++
 	return nil
@@ -157,16 +166,36 @@ func (ex *exchange) instead(st *session.State, u *unkept, length int64) (*chunk,
 	return &chunk{rest: u.body, length: length}, nil
 }
 
+// giveUp ends a held upload that was refused, so that what has come of it costs nobody anything.
+func (ex *exchange) giveUp(st *session.State) {
+	if st.Parts > 0 {
+		ex.dropParts(st)
+	}
+	ex.p.progress.cancel(*st)
+}
+
 func (ex *exchange) dropParts(st *session.State) {
-	if err := ex.p.quarantine.DropParts(ex.ctx(), st.Generation, ex.repo, st.ID); err != nil {
-		ex.log.Warn("parts of a refused upload stay until they are swept", "reason", err)
+	if err := ex.forgetParts(st); err != nil {
+		ex.log.Warn("parts of an upload stay until they are swept", "reason", err)
 	}
 }
 
+// forgetParts deletes the parts of an upload, which then cost nothing any more.
+func (ex *exchange) forgetParts(st *session.State) error {
+	err := ex.p.quarantine.DropParts(ex.ctx(), st.Generation, ex.repo, st.ID)
+	if err == nil {
+		ex.p.heldQuota.releaseParts(ex.repo, st.ID, st.Parts)
+	}
+	return err
+}
+
 func (ex *exchange) assemble(st *session.State, digest string) error {
-	size, err := ex.p.quarantine.Assemble(ex.ctx(), st.Generation, ex.repo, st.ID, st.Parts, digest)
+	// The client's bytes are all here: when it hangs up now there is no doubt what is held, and costs.
+	ctx := context.WithoutCancel(ex.ctx())
+	size, err := ex.p.quarantine.Assemble(ctx, st.Generation, ex.repo, st.ID, st.Parts, digest)
 	switch {
 	case err == nil:
+		ex.p.heldQuota.assembled(ex.id.Key, st.ID, st.Parts, heldBlobOf(ex.repo, digest), ex.p.quarantine.Generation(), size)
 	case errors.Is(err, quarantine.ErrDigest):
 		ex.dropParts(st)
 		return refuse(http.StatusBadRequest, codeDigestInvalid, "%v", err)
@@ -184,6 +213,7 @@ func (ex *exchange) assemble(st *session.State, digest string) error {
 // holdChunk keeps one PATCH of a held upload.
 func (ex *exchange) holdChunk(st *session.State, c *chunk) error {
 	if err := ex.mayHold(st.Offset, c.length); err != nil {
+		ex.giveUp(st)
 		return err
 	}
 	if c.length != 0 {
@@ -207,6 +237,7 @@ func (ex *exchange) holdChunk(st *session.State, c *chunk) error {
 // holdLast ends a held upload, with or without a last chunk on the PUT.
 func (ex *exchange) holdLast(st *session.State, digest string, c *chunk) error {
 	if err := ex.mayHold(st.Offset, c.length); err != nil {
+		ex.giveUp(st)
 		return err
 	}
 	if c.length != 0 {

@@ -105,7 +105,7 @@ func build(o Options, c *carried) (*Proxy, error) {
 	p.authority = newAuthority(p.now)
 	p.forms = newArtifactForms(p.now)
 	p.pushed, p.wanted = &pushedLately{now: p.now}, &wanted{now: p.now}
-	p.heldQuota = newHeldQuota(p.cfg, p.now, p.held)
+	p.heldQuota = &heldQuota{p.cfg.Access.MaxHeldPerIdentity, p.held}
 	p.sent, p.foretold = newSent(p.now), newForetold()
 	if err := p.open(o.Storage); err != nil {
 		return nil, errors.Join(err, p.Close())
@@ -119,7 +119,11 @@ func (p *Proxy) open(driver storagedriver.StorageDriver) error {
 	if p.access, err = p.newAccess(); err != nil {
 		return fmt.Errorf("access: %w", err)
 	}
-	if p.quarantine, err = quarantine.New(driver, quarantine.Options{Retention: int(p.cfg.Retention), Now: p.now}); err != nil {
+	if p.quarantine, err = quarantine.New(driver, quarantine.Options{
+		Retention: int(p.cfg.Retention), Now: p.now, Copied: func(kind, repo, digest, generation string) {
+			p.held.copied(heldThing{kind, repo, digest}, generation)
+		},
+	}); err != nil {
 		return fmt.Errorf("storage: %w", err)
 	}
 	p.attest = attest.New(driver, p.now)

@@ -122,6 +122,7 @@ func (ex *exchange) releaseManifest(digest string, doc *ocidoc.Document) error {
 		return &passed{resp}
 	}
 	discard(resp)
+	ex.p.heldQuota.release(heldManifestOf(ex.repo, digest))
 	ex.log.Info("held manifest released", "digest", digest)
 	return nil
 }
@@ -167,6 +168,7 @@ func (ex *exchange) releaseBlob(digest string, h *held) error {
 	discard(resp)
 	if resp.StatusCode == http.StatusOK {
 		ex.p.sent.put(ex.repo, digest)
+		ex.p.heldQuota.release(heldBlobOf(ex.repo, digest))
 		return nil
 	}
 	return ex.sendHeld(digest, h)
@@ -182,7 +184,7 @@ func (ex *exchange) sendHeld(digest string, h *held) error {
 		if err := ex.sendBlob(digest, b); err != nil {
 			return err
 		}
-		ex.holdsNoMore(h.size)
+		ex.p.heldQuota.release(heldBlobOf(ex.repo, digest))
 		return nil
 	}
 	location, err := ex.openSession()
@@ -200,7 +202,7 @@ func (ex *exchange) sendHeld(digest string, h *held) error {
 		return &passed{resp}
 	}
 	discard(resp)
-	ex.holdsNoMore(h.size)
+	ex.p.heldQuota.release(heldBlobOf(ex.repo, digest))
 	ex.log.Info("held blob released", "digest", digest, "bytes", h.size)
 	return nil
 }

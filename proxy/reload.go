@@ -20,7 +20,7 @@ import (
 type carried struct {
 	observe      *observe.Metrics
 	progress     *progress // of uploads that go on under the next configuration
-	held         *heldCounts
+	held         *heldLedger
 	fallbackTags *keyedMutex
 	embedded     *sharedEmbedded
 	instance     string
@@ -29,7 +29,7 @@ type carried struct {
 
 func newCarried(version string) *carried {
 	return &carried{
-		observe: observe.New(version), progress: newProgress(), held: newHeldCounts(), fallbackTags: &keyedMutex{},
+		observe: observe.New(version), progress: newProgress(), held: newHeldLedger(), fallbackTags: &keyedMutex{},
 		embedded: &sharedEmbedded{}, instance: newID(),
 	}
 }

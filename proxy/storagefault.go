@@ -42,14 +42,16 @@ func (ex *exchange) storageTransient(err error, format string, args ...any) *Fai
 
 // holdManifest keeps an attestation manifest until its index comes.
 func (ex *exchange) holdManifest(digest string, doc *ocidoc.Document, contentType string) (answered bool, err error) {
-	if err := ex.roomFor(int64(len(doc.Bytes))); err != nil {
-		return true, err
+	m := quarantine.Manifest{MediaType: mediaTypeOf(doc), Bytes: doc.Bytes, Blobs: digestsOf(blobsOf(doc))}
+	room := ex.p.heldQuota.room(ex.id.Key)
+	defer room.drop()
+	if !room.grow(m.Size()) {
+		return true, ex.noRoom()
 	}
-	cause := ex.p.quarantine.PutManifest(ex.ctx(), ex.repo, digest, quarantine.Manifest{
-		MediaType: mediaTypeOf(doc), Bytes: doc.Bytes, Blobs: digestsOf(blobsOf(doc)),
-	})
+	// As for a blob: whether it is held must not depend on when the client hangs up.
+	cause := ex.p.quarantine.PutManifest(context.WithoutCancel(ex.ctx()), ex.repo, digest, m)
 	if cause == nil {
-		ex.holds(int64(len(doc.Bytes)))
+		room.hold(heldManifestOf(ex.repo, digest), ex.p.quarantine.Generation(), m.Size())
 		return false, nil
 	}
 	return true, ex.manifestNotKept(digest, doc, contentType, &storageFailed{cause: cause})
@@ -116,6 +118,7 @@ func (ex *exchange) stripOnly(ref string, doc *ocidoc.Document, policy filters.P
 	if err := ex.putRewritten(ref, rw); err != nil {
 		return err
 	}
+	ex.claimed(rw)
 	ex.logPush("pushed without keeping attestations, since storage failed", ref, rw, 0)
 	ex.seen.became(observe.PushRewritten)
 	ex.pushedEvent(ref, rw.forwarded, rw.mediaType, rw.size, doc)

@@ -58,6 +58,7 @@ func elapsed(then, now time.Time, d time.Duration) bool {
 func (p *Proxy) sweep(ctx context.Context) {
 	start := p.now()
 	s, err := p.quarantine.Sweep(ctx, p.keepUnclaimed)
+	p.endCharges(ctx)
 	p.measure(ctx, observe.Quarantine, observe.Sweep{Objects: s.Objects, Bytes: s.Bytes}, start, err, p.quarantine.Usage)
 	if err != nil && ctx.Err() == nil {
 		p.log.Error("sweep failed, the next one tries again", "reason", err)

@@ -220,7 +220,7 @@ func (ex *exchange) deleteUpload() error {
 	case st.Mode == session.Undecided:
 		ex.abandon(&st)
 	case st.Mode == session.Held:
-		if err := ex.p.quarantine.DropParts(ex.ctx(), st.Generation, ex.repo, st.ID); err != nil {
+		if err := ex.forgetParts(&st); err != nil {
 			return transient(err, "upload to repository %s could not be cancelled", ex.repo)
 		}
 	}

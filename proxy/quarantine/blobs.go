@@ -98,7 +98,16 @@ func (s *Store) copyBlob(ctx context.Context, o object, from, to string) (int64,
 	if objects.Absent(err) || errors.Is(err, ErrDigest) {
 		return 0, fmt.Errorf("%w any more: %s", ErrNotFound, err.Error())
 	}
+	if err == nil {
+		s.tellCopied(o, to)
+	}
 	return size, err
+}
+
+func (s *Store) tellCopied(o object, to string) {
+	if s.copied != nil {
+		s.copied(o.kind.noun(), o.repo, o.digest, to)
+	}
 }
 
 // bring puts a blob into the generation, if any other holds it. A blob that is not held may be upstream.

@@ -19,6 +19,15 @@ type Manifest struct {
 	Blobs []string
 }
 
+// Size is how much is kept for it.
+func (m Manifest) Size() int64 {
+	n := len(m.MediaType) + 1 + len(m.Bytes)
+	for _, d := range m.Blobs {
+		n += 1 + len(d)
+	}
+	return int64(n)
+}
+
 // PutManifest holds a manifest until something refers to it. The bytes must have the digest.
 func (s *Store) PutManifest(ctx context.Context, repo, digest string, m Manifest) error {
 	return s.putDocument(ctx, repo, manifestKind, digest, m)
@@ -102,7 +111,9 @@ func (s *Store) document(ctx context.Context, repo string, k kind, digest string
 		return unpackDocument(packed, digest)
 	})
 	if err == nil && at.dying && stay {
-		err = s.writeDocument(ctx, o, m)
+		if err = s.writeDocument(ctx, o, m); err == nil {
+			s.tellCopied(o, s.Generation())
+		}
 	}
 	if err != nil {
 		return Manifest{}, fmt.Errorf("read %s: %w", o, err)
@@ -113,7 +124,7 @@ func (s *Store) document(ctx context.Context, repo string, k kind, digest string
 // packDocument: a line with the media type and the blobs, separated by tabs, which no media type contains; then the
 // exact bytes.
 func packDocument(m Manifest) []byte {
-	b := make([]byte, 0, len(m.MediaType)+100*len(m.Blobs)+1+len(m.Bytes))
+	b := make([]byte, 0, m.Size())
 	b = append(b, m.MediaType...)
 	for _, d := range m.Blobs {
 		b = append(append(b, '\t'), d...)

@@ -66,6 +66,10 @@ const DefaultRetention = 2
 type Options struct {
 	Retention int              // days that held things live after they were written; below 1: DefaultRetention
 	Now       func() time.Time // nil: time.Now
+
+	// Copied is told that something was copied into a younger generation; kind is "blob", "manifest" or "original". It is
+	// called while the copy is made, by many at once. nil: nobody wants to know.
+	Copied func(kind, repo, digest, generation string)
 }
 
 // errDamaged says that what is stored does not have its digest any more.
@@ -76,6 +80,7 @@ type Store struct {
 	storage   objects.Storage
 	retention int
 	now       func() time.Time
+	copied    func(kind, repo, digest, generation string)
 	listing   listing
 }
 
@@ -88,7 +93,7 @@ func New(d storagedriver.StorageDriver, o Options) (*Store, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Store{storage: objects.Storage{Driver: d}, retention: o.Retention, now: o.Now}
+	s := &Store{storage: objects.Storage{Driver: d}, retention: o.Retention, now: o.Now, copied: o.Copied}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := s.checkFormat(ctx); err != nil {
@@ -135,6 +140,9 @@ const (
 
 // Generation is the one that is written now: the UTC day. An upload stays in the generation in which it began.
 func (s *Store) Generation() string { return s.now().UTC().Format(dayFormat) }
+
+// Generations lists those that exist, newest first.
+func (s *Store) Generations(ctx context.Context) ([]string, error) { return s.generations(ctx) }
 
 // generations lists those that exist, newest first. Which ones should exist is not asked: clocks and retentions of
 // other replicas may differ.
