@@ -1,8 +1,10 @@
 package proxy_test
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -179,5 +181,33 @@ func TestAHostileIndexIsBounded(t *testing.T) {
 	r.request(http.MethodPut, "/v2/app/manifests/1", []byte(b.String()), "Content-Type", ociIndex).want(t, http.StatusBadRequest, "MANIFEST_INVALID")
 	if n := tr.Upstream.Count(); n > 1100 {
 		t.Errorf("%d requests upstream", n)
+	}
+}
+
+// Also a client that looks at the answer only after its last byte learns what is wrong.
+func TestAManifestThatIsFarTooLargeIsToldSoToAClientThatKeepsSending(t *testing.T) {
+	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}))
+	conn, err := net.Dial("tcp", strings.TrimPrefix(r.url(), "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const size = 40 * mib
+	if _, err := fmt.Fprintf(conn, "PUT /v2/app/manifests/1 HTTP/1.1\r\nHost: sluice\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", ocidoc.MediaTypeOCIManifest, size); err != nil {
+		t.Fatal(err)
+	}
+	part := bytes.Repeat([]byte(" "), mib)
+	for range size / mib {
+		if _, err := conn.Write(part); err != nil {
+			t.Fatalf("the client sees %v instead of the reason", err)
+		}
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Errorf("answer is %s", resp.Status)
 	}
 }

@@ -110,9 +110,9 @@ func errorCode(text string) errcode.ErrorCode {
 
 // How much of a body is still read after an early answer, and for how long. Go closes a connection
 // whose request was not read to its end, and the client then prints "broken pipe" instead of the
-// reason.
+// reason. Some registries take manifests of tens of MiB, so a refused one may be as large.
 const (
-	drainBytes = 16 << 20
+	drainBytes = 64 << 20
 	drainTime  = 5 * time.Second
 )
 

@@ -17,7 +17,7 @@ type token struct {
 	Account   string `json:"account"`
 	Region    string `json:"region"`
 	Number    int64  `json:"number"`
-	Expires   int64  `json:"expires"` // seconds since 1970
+	Expires   int64  `json:"expires"` // milliseconds since 1970
 	Padding   string `json:"padding"` // ECR's are some 2,000 characters long; whoever has a limit should notice
 }
 
