@@ -44,3 +44,6 @@ func (p *Proxy) Charged(identity string) int64 {
 	}
 	return 0
 }
+
+// LostCalls are those to the storage that were given up and have not come back.
+func (p *Proxy) LostCalls() int { return p.lost.Calls() }

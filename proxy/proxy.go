@@ -18,6 +18,7 @@ import (
 	"sluice/proxy/access"
 	"sluice/proxy/attest"
 	"sluice/proxy/config"
+	"sluice/proxy/internal/objects"
 	"sluice/proxy/observe"
 	"sluice/proxy/quarantine"
 	"sluice/proxy/session"
@@ -116,6 +117,9 @@ func build(o Options, c *carried) (*Proxy, error) {
 
 func (p *Proxy) open(driver storagedriver.StorageDriver) error {
 	var err error
+	if p.cfg.StorageTimeout > 0 {
+		driver = objects.NewPatient(driver, time.Duration(p.cfg.StorageTimeout), p.lost)
+	}
 	if p.access, err = p.newAccess(); err != nil {
 		return fmt.Errorf("access: %w", err)
 	}

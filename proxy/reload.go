@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/proxy/config"
+	"sluice/proxy/internal/objects"
 	"sluice/proxy/observe"
 	"sluice/proxy/upstream"
 )
@@ -21,6 +22,7 @@ type carried struct {
 	observe      *observe.Metrics
 	progress     *progress // of uploads that go on under the next configuration
 	held         *heldLedger
+	lost         *objects.Lost // calls to the storage
 	fallbackTags *keyedMutex
 	embedded     *sharedEmbedded
 	instance     string
@@ -29,7 +31,7 @@ type carried struct {
 
 func newCarried(version string) *carried {
 	return &carried{
-		observe: observe.New(version), progress: newProgress(), held: newHeldLedger(), fallbackTags: &keyedMutex{},
+		observe: observe.New(version), progress: newProgress(), held: newHeldLedger(), lost: &objects.Lost{}, fallbackTags: &keyedMutex{},
 		embedded: &sharedEmbedded{}, instance: newID(),
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"sluice/filters"
 	"sluice/filters/ocidoc"
 	"sluice/proxy/attest"
+	"sluice/proxy/config"
 	"sluice/proxy/upstream"
 )
 
@@ -163,8 +164,12 @@ func (ex *exchange) statementUpstream(d ocidoc.Descriptor) (*held, error) {
 	}
 	if resp.StatusCode == http.StatusNotFound {
 		discard(resp)
-		return nil, refuse(http.StatusBadRequest, codeManifestBlobUnknown,
+		missing := refuse(http.StatusBadRequest, codeManifestBlobUnknown,
 			"attestation blob %s of repository %s was neither pushed here nor is upstream: push it again; nothing was changed", d.Digest, ex.repo)
+		if ex.p.cfg.OnStorageError == config.StorageErrorStrip {
+			return nil, &storageFailed{cause: missing} // it may have been acknowledged without being kept, while the storage failed
+		}
+		return nil, missing
 	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, &passed{resp}

@@ -173,7 +173,7 @@ func (w *sweeper) clear(ctx context.Context, repo string, aside []stored) error 
 		}
 	}
 	for _, d := range days {
-		if err := w.storage.Remove(ctx, below(repo, asideKind, d)); err != nil {
+		if err := w.storage.RemoveAll(ctx, below(repo, asideKind, d)); err != nil {
 			return err
 		}
 	}

@@ -40,6 +40,7 @@ type Config struct {
 	Store           Store              `yaml:"store"`
 	Storage         Storage            `yaml:"storage"`
 	OnStorageError  OnStorageError     `yaml:"on_storage_error"`
+	StorageTimeout  Duration           `yaml:"storage_timeout"` // of one call to the storage
 	Retention       Days               `yaml:"retention"`
 	MaxHeldBlob     Size               `yaml:"max_held_blob"`
 	SealKeys        []Secret           `yaml:"seal_keys"` // 32 bytes each, base64 or hex; see Keys
@@ -235,6 +236,7 @@ func Default() *Config {
 		Store:           Store{To: StoreToStorage, Repository: "{repository}-attestations", Retention: Forever},
 		Storage:         Storage{Filesystem: &Filesystem{RootDirectory: "./sluice-data"}},
 		OnStorageError:  StorageErrorReject,
+		StorageTimeout:  Duration(30 * time.Second),
 		Retention:       2,
 		MaxHeldBlob:     128 << 20,
 		ShutdownTimeout: Duration(30 * time.Second),

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"sluice/filters"
 )
@@ -177,6 +178,9 @@ func (v *validator) state() {
 	v.store()
 	v.storage()
 	enum(v, "on_storage_error", v.OnStorageError, []OnStorageError{StorageErrorReject, StorageErrorForward, StorageErrorStrip})
+	if v.StorageTimeout < Duration(time.Second) {
+		v.add("storage_timeout", "must be at least 1s; a storage that only takes its time must not be taken for one that hangs")
+	}
 	if v.Retention < 1 {
 		v.add("retention", "%s is not a number of days; write at least 1d: an upload must outlive the midnight it runs into", v.Retention)
 	}

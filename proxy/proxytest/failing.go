@@ -25,6 +25,8 @@ type Fault struct {
 	kind  Kind
 	fired string
 	log   []string
+	hung  func(what string) bool
+	back  chan struct{}
 }
 
 // Kind is how a call fails.
@@ -70,6 +72,31 @@ func (f *Fault) Fail(n int, kind Kind) {
 	f.count, f.at, f.kind, f.fired, f.log = 0, n, kind, "", nil
 }
 
+// Hang lets every call hang that hung is true for, as calls over a network mount that has gone do: whatever their context
+// says. release lets them go on, and no other hang.
+func (f *Fault) Hang(hung func(what string) bool) (release func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	back := make(chan struct{})
+	f.hung, f.back = hung, back
+	return sync.OnceFunc(func() {
+		f.mu.Lock()
+		f.hung = nil
+		f.mu.Unlock()
+		close(back)
+	})
+}
+
+// hang waits where Hang says so.
+func (f *Fault) hang(what string) {
+	f.mu.Lock()
+	hung, back := f.hung, f.back
+	f.mu.Unlock()
+	if hung != nil && hung(what) {
+		<-back
+	}
+}
+
 // Calls is the number of calls since Fail (or since the beginning).
 func (f *Fault) Calls() int {
 	f.mu.Lock()
@@ -96,6 +123,7 @@ func (f *Fault) Log() []string {
 
 // call counts one call and says how it is to fail, "" for not at all.
 func (f *Fault) call(what string) Kind {
+	f.hang(what)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.count++

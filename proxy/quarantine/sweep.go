@@ -53,7 +53,7 @@ func (s *Store) Sweep(ctx context.Context, keep func(ctx context.Context, repo, 
 		swept.Manifests += called
 		swept.Damaged += damaged
 		if err == nil {
-			err = s.storage.Remove(ctx, "/"+quarantineRoot+"/"+g)
+			err = s.storage.RemoveAll(ctx, "/"+quarantineRoot+"/"+g)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("sweep generation %s: %w", g, err))

@@ -143,6 +143,14 @@ func (s Storage) Remove(ctx context.Context, path string) error {
 	return nil
 }
 
+// RemoveAll is Remove of so much that it may take long, for which no client waits.
+func (s Storage) RemoveAll(ctx context.Context, path string) error {
+	if p, ok := s.Driver.(*Patient); ok {
+		s.Driver = p.patiently()
+	}
+	return s.Remove(ctx, path)
+}
+
 // Discard removes what nobody refers to, also when ctx has ended. It is garbage if that fails, and swept.
 func (s Storage) Discard(ctx context.Context, path string) {
 	cleanup, cancel := afterwards(ctx)

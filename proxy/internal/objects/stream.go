@@ -55,10 +55,17 @@ func (s Storage) Save(ctx context.Context, path, staging string, r io.Reader, ch
 		err = failed(ctx, s.Driver.Move(ctx, staging, path))
 	}
 	if err != nil {
-		s.Discard(ctx, staging)
+		s.discardStaged(ctx, staging, err)
 		return 0, err
 	}
 	return n, nil
+}
+
+// discardStaged leaves what a storage that hangs has to the sweep.
+func (s Storage) discardStaged(ctx context.Context, staging string, cause error) {
+	if !errors.Is(cause, ErrHung) {
+		s.Discard(ctx, staging)
+	}
 }
 
 // Copy saves a stored object, or several, under another name, if it has the digest.
@@ -94,7 +101,7 @@ func (s Storage) stage(ctx context.Context, path string, r io.Reader) (n int64, 
 		_ = w.Cancel(cleanup)
 	}
 	if err != nil {
-		s.Discard(ctx, path)
+		s.discardStaged(ctx, path, err)
 		return 0, err
 	}
 	return n, nil
