@@ -24,11 +24,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
-
 	"sluice/filters"
 	"sluice/proxy"
 	"sluice/proxy/config"
+	"sluice/proxy/folder"
 	"sluice/proxy/proxytest"
 )
 
@@ -248,8 +247,8 @@ func paths(b *testing.B, bench func(*testing.B, *path)) {
 	}
 }
 
-// benchProxy is a Sluice as `serve` makes it, with its storage in memory where the machine has such a folder:
-// distribution's driver syncs every file, and the benchmark would be the disk's.
+// benchProxy is a Sluice as `serve` makes it, with its storage in memory where the machine has such a folder: every file
+// is synced, and the benchmark would be the disk's.
 func benchProxy(b *testing.B, registry *url.URL, act filters.Action) http.Handler {
 	b.Helper()
 	root, err := os.MkdirTemp("/dev/shm", "sluice-bench-")
@@ -261,7 +260,7 @@ func benchProxy(b *testing.B, registry *url.URL, act filters.Action) http.Handle
 	c.Attestations = act
 	c.Upstreams = []config.Upstream{{URL: registry.String(), Credentials: config.CredentialsAnonymous, Redirects: config.RedirectsPass, CA: benchCA(b, registry)}}
 	p, err := proxy.New(proxy.Options{
-		Config: c, Storage: filesystem.New(filesystem.DriverParameters{RootDirectory: root, MaxThreads: 100}),
+		Config: c, Storage: folder.New(root, 0),
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	if err != nil {

@@ -149,41 +149,63 @@ func (ex *exchange) heldBlob(digest string) (*held, error) {
 
 // findBlob finds a blob whoever asks. Nothing of it may reach a client without mayRead.
 //
-// Quarantine and what is stored are asked at once: most blobs are in neither, and object storage takes its time to say so.
+// Quarantine and what is stored are asked at once: most blobs are in neither, and object storage takes its time to say
+// so. Storage that does not is asked one after another.
 func (ex *exchange) findBlob(digest string) (*held, error) {
-	ctx, q, a := ex.ctx(), ex.p.quarantine, ex.p.attest
-	var (
-		asked        sync.WaitGroup
-		size         int64
-		storedErr    error
-		placed       attest.Elsewhere
-		elsewhereErr error
-	)
-	asked.Go(func() { size, storedErr = a.StatBlob(ctx, ex.repo, digest) })
-	asked.Go(func() { placed, elsewhereErr = a.Elsewhere(ctx, ex.repo, digest) })
-	heldSize, qErr := q.StatBlob(ctx, ex.repo, digest)
-	asked.Wait()
+	w := ex.whereabouts(digest)
 	switch {
-	case qErr == nil:
-		return &held{ctx: ctx, size: heldSize, open: func(ctx context.Context, off int64) (io.ReadCloser, error) {
-			rc, _, err := q.OpenBlob(ctx, ex.repo, digest, off)
+	case w.heldErr == nil:
+		return &held{ctx: ex.ctx(), size: w.held, open: func(ctx context.Context, off int64) (io.ReadCloser, error) {
+			rc, _, err := ex.p.quarantine.OpenBlob(ctx, ex.repo, digest, off)
 			return rc, err
 		}}, nil
-	case !errors.Is(qErr, quarantine.ErrNotFound):
-		return nil, qErr
-	case storedErr == nil:
-		return &held{ctx: ctx, size: size, open: func(ctx context.Context, off int64) (io.ReadCloser, error) {
-			rc, _, err := a.OpenBlob(ctx, ex.repo, digest, off)
+	case !errors.Is(w.heldErr, quarantine.ErrNotFound):
+		return nil, w.heldErr
+	case w.storedErr == nil:
+		return &held{ctx: ex.ctx(), size: w.stored, open: func(ctx context.Context, off int64) (io.ReadCloser, error) {
+			rc, _, err := ex.p.attest.OpenBlob(ctx, ex.repo, digest, off)
 			return rc, err
 		}}, nil
-	case !errors.Is(storedErr, attest.ErrNotFound):
-		return nil, storedErr
-	case errors.Is(elsewhereErr, attest.ErrNotFound):
+	case !errors.Is(w.storedErr, attest.ErrNotFound):
+		return nil, w.storedErr
+	case errors.Is(w.placedErr, attest.ErrNotFound):
 		return nil, nil
-	case elsewhereErr != nil:
-		return nil, elsewhereErr
+	case w.placedErr != nil:
+		return nil, w.placedErr
 	}
-	return ex.elsewhere(digest, placed)
+	return ex.elsewhere(digest, w.placed)
+}
+
+// whereabouts are what each place says of one blob.
+type whereabouts struct {
+	held, stored                  int64 // size
+	placed                        attest.Elsewhere
+	heldErr, storedErr, placedErr error
+}
+
+func (ex *exchange) whereabouts(digest string) whereabouts {
+	if ex.p.immediate {
+		return ex.whereaboutsInTurn(digest)
+	}
+	w := &whereabouts{}
+	var asked sync.WaitGroup
+	asked.Go(func() { w.stored, w.storedErr = ex.p.attest.StatBlob(ex.ctx(), ex.repo, digest) })
+	asked.Go(func() { w.placed, w.placedErr = ex.p.attest.Elsewhere(ex.ctx(), ex.repo, digest) })
+	w.held, w.heldErr = ex.p.quarantine.StatBlob(ex.ctx(), ex.repo, digest)
+	asked.Wait()
+	return *w
+}
+
+// whereaboutsInTurn stops at the first place whose word counts.
+func (ex *exchange) whereaboutsInTurn(digest string) (w whereabouts) {
+	if w.held, w.heldErr = ex.p.quarantine.StatBlob(ex.ctx(), ex.repo, digest); !errors.Is(w.heldErr, quarantine.ErrNotFound) {
+		return w
+	}
+	if w.stored, w.storedErr = ex.p.attest.StatBlob(ex.ctx(), ex.repo, digest); !errors.Is(w.storedErr, attest.ErrNotFound) {
+		return w
+	}
+	w.placed, w.placedErr = ex.p.attest.Elsewhere(ex.ctx(), ex.repo, digest)
+	return w
 }
 
 // serveHeld answers with bytes of our own, ranges included.

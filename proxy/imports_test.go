@@ -40,6 +40,8 @@ func allowed(pkg, imp string) bool {
 		return core || strings.HasPrefix(imp, "sluice/proxy/") && !forTests
 	case pkg == "sluice/proxy/ecrsim/ecrsimtest":
 		return imp == "sluice/proxy/ecrsim"
+	case strings.HasSuffix(pkg, "/objectstest"):
+		return imp == "sluice/proxy/folder"
 	case strings.HasPrefix(pkg, "sluice/proxy/internal/"):
 		return core
 	case strings.HasPrefix(pkg, "sluice/proxy/"):

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 
 	"sluice/filters"
 	"sluice/filters/ocidoc"
@@ -224,28 +223,49 @@ func (ex *exchange) findOriginal(digest string) ([]byte, error) {
 }
 
 // findManifest finds a held or stored manifest, whoever asks. nil is "not here". Both places are asked at once, as for
-// blobs.
+// blobs, unless storage answers at once.
 func (ex *exchange) findManifest(digest string) (*ocidoc.Document, error) {
-	var (
-		asked     sync.WaitGroup
-		mediaType string
-		b         []byte
-		storedErr error
-	)
-	asked.Go(func() { mediaType, b, storedErr = ex.p.attest.Document(ex.ctx(), ex.repo, digest) })
-	m, err := ex.p.quarantine.Manifest(ex.ctx(), ex.repo, digest)
-	asked.Wait()
-	switch {
-	case err == nil:
-		mediaType, b = m.MediaType, m.Bytes
-	case !errors.Is(err, quarantine.ErrNotFound):
-		return nil, err
-	case errors.Is(storedErr, attest.ErrNotFound):
-		return nil, nil
-	case storedErr != nil:
-		return nil, storedErr
+	var held, stored document
+	if ex.p.immediate {
+		if held.quarantined(ex, digest); errors.Is(held.err, quarantine.ErrNotFound) {
+			stored.stored(ex, digest)
+		}
+	} else {
+		elsewhere := &document{}
+		asked := make(chan struct{})
+		go func() { defer close(asked); elsewhere.stored(ex, digest) }()
+		held.quarantined(ex, digest)
+		<-asked
+		stored = *elsewhere
 	}
-	return ocidoc.Parse(b, mediaType)
+	switch {
+	case held.err == nil:
+		return ocidoc.Parse(held.bytes, held.mediaType)
+	case !errors.Is(held.err, quarantine.ErrNotFound):
+		return nil, held.err
+	case errors.Is(stored.err, attest.ErrNotFound):
+		return nil, nil
+	case stored.err != nil:
+		return nil, stored.err
+	}
+	return ocidoc.Parse(stored.bytes, stored.mediaType)
+}
+
+// A document is what one place says of a manifest.
+type document struct {
+	mediaType string
+	bytes     []byte
+	err       error
+}
+
+func (d *document) quarantined(ex *exchange, digest string) {
+	var m quarantine.Manifest
+	m, d.err = ex.p.quarantine.Manifest(ex.ctx(), ex.repo, digest)
+	d.mediaType, d.bytes = m.MediaType, m.Bytes
+}
+
+func (d *document) stored(ex *exchange, digest string) {
+	d.mediaType, d.bytes, d.err = ex.p.attest.Document(ex.ctx(), ex.repo, digest)
 }
 
 // manifestByTag shows what is upstream under the tag, or, with `view: original`, what was pushed.

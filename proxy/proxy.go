@@ -57,6 +57,7 @@ type Proxy struct {
 	transport    http.RoundTripper // to all of them; nil: their own. What tests replace
 	quarantine   *quarantine.Store
 	attest       *attest.Store
+	immediate    bool // the storage answers at once (objects.Storage.Immediate)
 	sealer       *session.Sealer
 	ring         keyRing
 	authority    *authority
@@ -131,6 +132,7 @@ func (p *Proxy) open(driver storagedriver.StorageDriver) error {
 		return fmt.Errorf("storage: %w", err)
 	}
 	p.attest = attest.New(driver, p.now)
+	p.immediate = objects.Storage{Driver: driver}.Immediate()
 	keys, err := p.sealKeys()
 	if err != nil {
 		return fmt.Errorf("seal key: %w", err)

@@ -46,6 +46,12 @@ func action(a filters.Action) setting {
 
 func view(v config.View) setting { return with(func(c *config.Config) { c.View = v }) }
 
+// atOnce answers at once, as a folder does, so that what is asked in turn there is asked in turn here. Tests that give a
+// rig another storage see it asked all at the same time, as a bucket is.
+type atOnce struct{ storagedriver.StorageDriver }
+
+func (atOnce) Immediate() bool { return true }
+
 func storage(d storagedriver.StorageDriver) setting { return func(r *rig) { r.storage = d } }
 
 func clock(now func() time.Time) setting { return func(r *rig) { r.now = now } }
@@ -56,7 +62,7 @@ func before(wrap func(http.Handler) http.Handler) setting { return func(r *rig) 
 // newRig serves a proxy in front of an upstream until the test ends.
 func newRig(t testing.TB, upstream *proxytest.Upstream, settings ...setting) *rig {
 	t.Helper()
-	r := &rig{t: t, upstream: upstream, storage: inmemory.New(), config: config.Default(), log: &bytes.Buffer{}, now: time.Now}
+	r := &rig{t: t, upstream: upstream, storage: atOnce{inmemory.New()}, config: config.Default(), log: &bytes.Buffer{}, now: time.Now}
 	r.config.Upstreams = []config.Upstream{{URL: upstream.URL, Credentials: config.CredentialsAnonymous, Redirects: config.RedirectsPass}}
 	for _, s := range settings {
 		s(r)

@@ -6,10 +6,10 @@ import (
 	"log/slog"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
-	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
 	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
 
 	"sluice/proxy/config"
+	"sluice/proxy/folder"
 )
 
 // openStorage is the only place that knows the storage drivers, with the files storage_*.go. It reaches out for
@@ -56,15 +56,7 @@ func openFolder(s config.Filesystem, log *slog.Logger) (storagedriver.StorageDri
 	if err := privateFolder(root, log); err != nil {
 		return nil, fmt.Errorf("data folder: %w (choose another with --data)", err)
 	}
-	parameters := map[string]any{"rootdirectory": root}
-	if n := s.MaxThreads; n > 0 {
-		parameters["maxthreads"] = n
-	}
-	d, err := filesystem.FromParameters(parameters)
-	if err != nil {
-		return nil, fmt.Errorf("data folder %s: %w", root, err)
-	}
-	return d, nil
+	return folder.New(root, s.MaxThreads), nil
 }
 
 // parameters leaves out what is not set, so that the driver's own default holds.

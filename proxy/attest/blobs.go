@@ -45,9 +45,17 @@ func (s *Store) StatBlob(ctx context.Context, repo, digest string) (size int64, 
 		size, err = s.statBlob(ctx, path, repo, digest)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("look for stored blob %s of repository %s: %w", digest, repo, err)
+		return 0, unanswered("look for", "stored blob", digest, repo, err)
 	}
 	return size, nil
+}
+
+// unanswered says what was asked for in vain, at little cost where it is not there.
+func unanswered(doing, what, digest, repo string, err error) error {
+	if err == ErrNotFound { //nolint:errorlint // wrapped it has more to say
+		return &objects.Missing{Doing: doing, What: what, Digest: digest, Repository: repo, Err: err}
+	}
+	return fmt.Errorf("%s %s %s of repository %s: %w", doing, what, objects.Shortened(digest), repo, err)
 }
 
 func (s *Store) statBlob(ctx context.Context, path, repo, digest string) (int64, error) {

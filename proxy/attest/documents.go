@@ -27,7 +27,7 @@ func (s *Store) Document(ctx context.Context, repo, digest string) (mediaType st
 		mediaType, b, err = s.readDocument(ctx, path, digest)
 	}
 	if err != nil {
-		return "", nil, fmt.Errorf("read stored document %s of repository %s: %w", digest, repo, err)
+		return "", nil, unanswered("read", "stored document", digest, repo, err)
 	}
 	return mediaType, b, nil
 }

@@ -50,7 +50,7 @@ func (s *Store) Elsewhere(ctx context.Context, repo, digest string) (Elsewhere, 
 		err = fmt.Errorf("%w: %s in the storage is damaged", ErrNotFound, path)
 	}
 	if err != nil {
-		return Elsewhere{}, fmt.Errorf("look where blob %s of repository %s is: %w", objects.Shortened(digest), repo, err)
+		return Elsewhere{}, unanswered("look for the place of", "blob", digest, repo, err)
 	}
 	return e, nil
 }

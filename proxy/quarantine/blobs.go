@@ -55,7 +55,7 @@ func (s *Store) OpenBlob(ctx context.Context, repo, digest string, offset int64)
 		}
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("read %s: %w", o, err)
+		return nil, 0, o.unanswered("read", err)
 	}
 	return rc, size, nil
 }
@@ -71,7 +71,7 @@ func (s *Store) StatBlob(ctx context.Context, repo, digest string) (size int64, 
 		size, err = s.copyBlob(ctx, o, at.generation, s.Generation())
 	}
 	if err != nil {
-		return 0, fmt.Errorf("look for %s: %w", o, err)
+		return 0, o.unanswered("look for", err)
 	}
 	return size, nil
 }

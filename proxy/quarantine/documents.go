@@ -116,7 +116,7 @@ func (s *Store) document(ctx context.Context, repo string, k kind, digest string
 		}
 	}
 	if err != nil {
-		return Manifest{}, fmt.Errorf("read %s: %w", o, err)
+		return Manifest{}, o.unanswered("read", err)
 	}
 	return m, nil
 }

@@ -72,6 +72,14 @@ func (o object) String() string {
 	return o.kind.noun() + " " + o.digest + " of repository " + o.repo
 }
 
+// unanswered says what was asked for in vain, at little cost where it is not there.
+func (o object) unanswered(doing string, err error) error {
+	if err == ErrNotFound { //nolint:errorlint // wrapped it has more to say
+		return &objects.Missing{Doing: doing, What: o.kind.noun(), Digest: o.digest, Repository: o.repo, Err: err}
+	}
+	return fmt.Errorf("%s %s: %w", doing, o, err)
+}
+
 func (o object) in(generation string) string {
 	return below(quarantineRoot+"/"+generation, o.repo, o.kind, o.tail)
 }

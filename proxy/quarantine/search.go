@@ -19,38 +19,59 @@ const listedFor = time.Minute
 const skew = 2 * time.Hour
 
 // listing remembers the generations that there are, so that a look-up in a bucket waits for one round trip and not for
-// two.
+// two, and the order in which they are looked in.
 type listing struct {
 	mu    sync.Mutex
 	names []string // newest first
 	at    time.Time
+	days  [3]string // that the order is for
+	order order
 }
 
-// candidates are the generations to look in, newest first: those listed, and those that may have come into being since
-// then. Uploads that began yesterday still write there, and a clock that is ahead writes into tomorrow.
-func (s *Store) candidates(ctx context.Context) ([]string, error) {
+// An order is where to look first, and what is the oldest of all. Many read it, and nobody writes.
+type order struct {
+	today, oldest string
+	generations   []string // today's, then newest first
+}
+
+// candidates are the generations to look in: those listed, and those that may have come into being since then. Uploads
+// that began yesterday still write there, and a clock that is ahead writes into tomorrow.
+func (s *Store) candidates(ctx context.Context) (order, error) {
 	now := s.now()
-	s.listing.mu.Lock()
-	names, age := s.listing.names, now.Sub(s.listing.at)
-	s.listing.mu.Unlock()
-	if age < 0 || age >= listedFor {
-		var err error
-		if names, err = s.generations(ctx); err != nil {
-			return nil, err
+	days := [3]string{s.dayOf(now), s.dayOf(now.Add(skew)), s.dayOf(now.Add(-day))}
+	l := &s.listing
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if age := now.Sub(l.at); age < 0 || age >= listedFor {
+		l.mu.Unlock()
+		names, err := s.generations(ctx)
+		l.mu.Lock()
+		if err != nil {
+			return order{}, err
 		}
-		s.listing.mu.Lock()
-		s.listing.names, s.listing.at = names, now
-		s.listing.mu.Unlock()
+		l.names, l.at, l.days = names, now, [3]string{}
 	}
-	names = slices.Clone(names)
-	for _, t := range []time.Time{now, now.Add(skew), now.Add(-day)} {
-		if g := t.UTC().Format(dayFormat); !slices.Contains(names, g) {
+	if l.days != days {
+		l.days, l.order = days, newOrder(l.names, days)
+	}
+	return l.order, nil
+}
+
+func newOrder(listed []string, days [3]string) order {
+	names := slices.Clone(listed)
+	for _, g := range days {
+		if !slices.Contains(names, g) {
 			names = append(names, g)
 		}
 	}
 	slices.Sort(names)
-	slices.Reverse(names)
-	return names, nil
+	o := order{today: days[0], oldest: names[0], generations: []string{days[0]}}
+	for _, g := range slices.Backward(names) {
+		if g != o.today {
+			o.generations = append(o.generations, g)
+		}
+	}
+	return o
 }
 
 // A finding is where search found something.
@@ -59,43 +80,51 @@ type finding struct {
 	dying      bool // it may be swept while a push that begins now is under way
 }
 
-// search visits all generations at once and returns what the newest one has, today's before any other; visit says that
-// it found nothing by an absent error or by errDamaged.
+// search returns what the newest generation has, today's before any other; visit says that it found nothing by an
+// absent error or by errDamaged. All generations are visited at once, unless the storage answers at once.
 func search[T any](ctx context.Context, s *Store, o object, visit func(ctx context.Context, path string) (T, error)) (found T, at finding, err error) {
-	all, err := s.candidates(ctx)
+	order, err := s.candidates(ctx)
 	if err != nil {
 		return found, finding{}, err
 	}
-	today := s.Generation()
-	order := append([]string{today}, slices.DeleteFunc(slices.Clone(all), func(g string) bool { return g == today })...)
-
-	type result struct {
-		found T
-		err   error
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	defer running.Wait()
-	defer cancel() // whoever still looks looks in vain
-	results := make([]chan result, len(order))
-	for i, g := range order {
-		results[i] = make(chan result, 1)
-		running.Go(func() {
-			found, err := visit(ctx, o.in(g))
-			results[i] <- result{found, err}
-		})
+	var visited []chan visitOf[T] // nil: one is visited when those before it have nothing
+	if !s.storage.Immediate() {
+		ctx, cancel := context.WithCancel(ctx)
+		var running sync.WaitGroup
+		defer running.Wait()
+		defer cancel() // whoever still looks looks in vain
+		visited = make([]chan visitOf[T], len(order.generations))
+		for i, g := range order.generations {
+			visited[i] = make(chan visitOf[T], 1)
+			running.Go(func() {
+				found, err := visit(ctx, o.in(g))
+				visited[i] <- visitOf[T]{found, err}
+			})
+		}
 	}
 	var damage error
-	for i, g := range order {
-		switch r := <-results[i]; {
+	for i, g := range order.generations {
+		var r visitOf[T]
+		if visited != nil {
+			r = <-visited[i]
+		} else {
+			r.found, r.err = visit(ctx, o.in(g))
+		}
+		switch {
 		case errors.Is(r.err, errDamaged):
 			damage = r.err
 		case !objects.Absent(r.err):
-			return r.found, finding{g, s.dying(g, today, g == all[len(all)-1])}, r.err
+			return r.found, finding{g, s.dying(g, order.today, g == order.oldest)}, r.err
 		}
 	}
 	if damage != nil { // whoever needs it sends it again, which repairs it
 		return found, finding{}, fmt.Errorf("%w: %s: %w", ErrNotFound, o, damage)
 	}
-	return found, finding{}, fmt.Errorf("%w: %s", ErrNotFound, o)
+	return found, finding{}, ErrNotFound
+}
+
+// A visitOf is what one generation has.
+type visitOf[T any] struct {
+	found T
+	err   error
 }

@@ -37,6 +37,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
@@ -82,6 +83,7 @@ type Store struct {
 	now       func() time.Time
 	copied    func(kind, repo, digest, generation string)
 	listing   listing
+	days      [4]atomic.Pointer[dayName]
 }
 
 // New opens the storage, and marks an empty one with the format that this package writes. It refuses a storage that
@@ -139,7 +141,24 @@ const (
 )
 
 // Generation is the one that is written now: the UTC day. An upload stays in the generation in which it began.
-func (s *Store) Generation() string { return s.now().UTC().Format(dayFormat) }
+func (s *Store) Generation() string { return s.dayOf(s.now()) }
+
+// dayOf is the name of a time's generation. The last ones are remembered: every request asks for the same two or three.
+func (s *Store) dayOf(t time.Time) string {
+	number := t.Unix() / int64(day/time.Second)
+	slot := &s.days[number&3]
+	if known := slot.Load(); known != nil && known.number == number {
+		return known.name
+	}
+	name := t.UTC().Format(dayFormat)
+	slot.Store(&dayName{number, name})
+	return name
+}
+
+type dayName struct {
+	number int64 // since 1970, in UTC
+	name   string
+}
 
 // Generations lists those that exist, newest first.
 func (s *Store) Generations(ctx context.Context) ([]string, error) { return s.generations(ctx) }

@@ -10,25 +10,57 @@ import (
 	"strings"
 )
 
-var (
-	// distribution-spec 1.1, "Pulling manifests": <name> and <reference>. The driver refuses a path component with any
-	// other character than these, and none of these names can be ".." or start with an underscore or a dot, but a tag
-	// can start with an underscore, which is why it never stands where a repository's component may stand.
-	repositoryGrammar = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
-	tagGrammar        = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
-)
+// distribution-spec 1.1, "Pulling manifests": <name> and <reference>. The driver refuses a path component with any
+// other character than these, and none of these names can be ".." or start with an underscore or a dot, but a tag
+// can start with an underscore, which is why it never stands where a repository's component may stand.
+var tagGrammar = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 
 // MaxRepository is the limit that the spec says many clients have, host name included. A file name may have 255 bytes.
 const MaxRepository = 255
 
-// CheckRepository is ErrInvalid for a name outside the grammar, CheckTag for a tag.
+// CheckRepository is ErrInvalid for a name outside the grammar.
 func CheckRepository(repo string) error {
-	if len(repo) > MaxRepository || !repositoryGrammar.MatchString(repo) {
+	if !ValidRepository(repo) {
 		return fmt.Errorf("%w repository name %q", ErrInvalid, Shortened(repo))
 	}
 	return nil
 }
 
+// ValidRepository holds the name grammar of the distribution spec ("Pulling manifests"), without its regular
+// expression, since every request asks several times.
+//
+//	[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*
+func ValidRepository(name string) bool {
+	if len(name) == 0 || len(name) > MaxRepository {
+		return false
+	}
+	for i := 0; ; {
+		start := i
+		for i < len(name) && lowerOrDigit(name[i]) {
+			i++
+		}
+		if i == start {
+			return false // nothing where letters or digits must be
+		}
+		if i == len(name) {
+			return true
+		}
+		separator := i
+		for i < len(name) && name[i] == name[separator] && (name[i] == '-' || name[i] == '_' && i-separator < 2) {
+			i++
+		}
+		if i == separator {
+			if name[i] != '.' && name[i] != '/' {
+				return false
+			}
+			i++
+		}
+	}
+}
+
+func lowerOrDigit(c byte) bool { return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' }
+
+// CheckTag is CheckRepository for a tag.
 func CheckTag(tag string) error {
 	if !tagGrammar.MatchString(tag) {
 		return fmt.Errorf("%w tag %q", ErrInvalid, Shortened(tag))
@@ -57,7 +89,7 @@ func CheckDigest(digest string) error {
 	default:
 		return fmt.Errorf("%w digest %q: only sha256 and sha512 are known", ErrInvalid, Shortened(digest))
 	}
-	if len(hex) != want || strings.Trim(hex, "0123456789abcdef") != "" {
+	if len(hex) != want || strings.ContainsFunc(hex, func(r rune) bool { return (r < '0' || r > '9') && (r < 'a' || r > 'f') }) {
 		return fmt.Errorf("%w digest %q: %s has %d lower case hexadecimal digits", ErrInvalid, Shortened(digest), algorithm, want)
 	}
 	return nil

@@ -48,9 +48,14 @@ func (s Storage) small() int64 {
 // Absent: drivers say PathNotFoundError, but the filesystem one also passes on what the system says when a folder goes
 // while it is read, inside an error that does not unwrap.
 func Absent(err error) bool {
-	var notFound storagedriver.PathNotFoundError
-	var other storagedriver.Error
-	return errors.As(err, &notFound) || errors.Is(err, fs.ErrNotExist) || errors.As(err, &other) && Absent(other.Detail)
+	if err == nil {
+		return false
+	}
+	if _, is := errors.AsType[storagedriver.PathNotFoundError](err); is || errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
+	other, is := errors.AsType[storagedriver.Error](err)
+	return is && Absent(other.Detail)
 }
 
 // failed marks a driver's error, except that something is not there and that the caller gave up. Drivers hide the
@@ -110,9 +115,19 @@ func (s Storage) Size(ctx context.Context, path string) (int64, error) {
 	return fi.Size(), nil
 }
 
+// Immediate says that the driver answers at once: several questions may as well be asked one after another, since a
+// goroutine for each of them would cost more than the answers.
+func (s Storage) Immediate() bool {
+	d, ok := s.Driver.(interface{ Immediate() bool })
+	return ok && d.Immediate()
+}
+
 // Look is Stat for what is most likely not there. In a bucket that takes one request, and Stat would take two: the S3
 // driver's Stat lists after HeadObject has found nothing, as there might be a folder.
 func (s Storage) Look(ctx context.Context, path string) (storagedriver.FileInfo, error) {
+	if s.Immediate() {
+		return s.Stat(ctx, path)
+	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}

@@ -10,6 +10,8 @@ import (
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
 	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
+
+	"sluice/proxy/folder"
 )
 
 // Backends runs a test over each driver that needs no service, since nothing may depend on which one it is.
@@ -17,17 +19,22 @@ func Backends(t *testing.T, test func(t *testing.T, d storagedriver.StorageDrive
 	t.Helper()
 	t.Run("inmemory", func(t *testing.T) { test(t, inmemory.New()) })
 	t.Run("filesystem", func(t *testing.T) { test(t, Filesystem(t)) })
+	t.Run("folder", func(t *testing.T) { test(t, folder.New(Dir(t), 0)) })
 }
 
-// Filesystem is on a file system in memory where the machine has one: the driver syncs every file that it writes.
+// Filesystem is distribution's driver.
 func Filesystem(t testing.TB) storagedriver.StorageDriver {
+	return filesystem.New(filesystem.DriverParameters{RootDirectory: Dir(t), MaxThreads: 25})
+}
+
+// Dir is on a file system in memory where the machine has one: drivers sync every file that they write.
+func Dir(t testing.TB) string {
 	dir, err := os.MkdirTemp("/dev/shm", "sluice-test-")
 	if err != nil {
-		dir = t.TempDir()
-	} else {
-		t.Cleanup(func() { os.RemoveAll(dir) })
+		return t.TempDir()
 	}
-	return filesystem.New(filesystem.DriverParameters{RootDirectory: dir, MaxThreads: 25})
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // Paths is every object below a folder.

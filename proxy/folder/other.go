@@ -1,0 +1,10 @@
+//go:build !linux
+
+package folder
+
+import (
+	"errors"
+	"io/fs"
+)
+
+func notThere(err error) bool { return errors.Is(err, fs.ErrNotExist) }
