@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -111,7 +112,22 @@ type conn struct {
 	below *gather // nil without TLS
 }
 
-var _ io.ReaderFrom = (*conn)(nil)
+var (
+	_ io.ReaderFrom = (*conn)(nil)
+	_ syscall.Conn  = (*conn)(nil)
+)
+
+// SyscallConn is that of the socket, for whoever wants to know whether anything has arrived.
+func (c *conn) SyscallConn() (syscall.RawConn, error) {
+	socket := c.Conn
+	if c.below != nil {
+		socket = c.below.Conn
+	}
+	if s, ok := socket.(syscall.Conn); ok {
+		return s.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
+}
 
 // Write joins the records of one call.
 func (c *conn) Write(b []byte) (int, error) {

@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"sluice/proxy/internal/h1"
 )
 
 // muteFor is how long a registry is not asked for its agreement after it stayed silent once: some
@@ -141,12 +143,16 @@ func (r *Registry) attempt(ctx context.Context, p *plan, u *url.URL, authorizati
 		return r.stream(ctx, p, req)
 	}
 	if len(p.replay) > 0 {
-		req.Body = io.NopCloser(bytes.NewReader(p.replay)) // a type that http.Transport sends together with the headers
+		if r.quick != nil {
+			req.Body = h1.NewBody(p.replay)
+		} else {
+			req.Body = io.NopCloser(bytes.NewReader(p.replay)) // a type that http.Transport sends together with the headers
+		}
 		req.ContentLength = int64(len(p.replay))
 	}
 	if r.quick != nil {
 		resp, err := r.roundTrip(p.operation(), req.WithContext(ctx))
-		if err != nil && strings.HasSuffix(err.Error(), "timeout awaiting response headers") { // the error has no name
+		if err != nil && (errors.Is(err, h1.ErrHeaderTimeout) || strings.HasSuffix(err.Error(), "timeout awaiting response headers")) { // net/http's has no name
 			err = errHeaderTimeout
 		}
 		return resp, nil, err

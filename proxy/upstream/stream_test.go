@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"sluice/proxy/internal/h1"
 )
 
 const layerSize = 64 << 20
@@ -142,7 +144,7 @@ func TestARegistryThatNeverAnswersIsGivenUp(t *testing.T) {
 	defer close(stop)
 	u := raw(t, func(*http.Request, *bufio.Reader, net.Conn, int) bool { <-stop; return false })
 	r, _ := open(t, Options{URL: u, Credentials: Anonymous})
-	r.quick.(*http.Transport).ResponseHeaderTimeout = 20 * time.Millisecond
+	r.quick.(*h1.Client).HeaderTimeout = 20 * time.Millisecond
 	if _, err := r.Do(context.Background(), Request{Repository: "app", Path: "tags/list"}); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "no answer in time") {
 		t.Errorf("error = %v", err)
 	}

@@ -11,11 +11,14 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"sluice/proxy/internal/h1"
 )
 
-// newTransport connects to a registry over the network. Nothing limits the connections: a limit would
-// let slow uploads starve manifests. Its own buffers are small, since bodies go past them (conn.go).
-func newTransport(ca string, log *slog.Logger) (*http.Transport, error) {
+// newTransports connect to a registry over the network: one for bodies that stream, and a quick one for all else, which
+// are the most. Nothing limits the connections: a limit would let slow uploads starve manifests. The first one's own
+// buffers are small, since bodies go past them (conn.go).
+func newTransports(ca string, quickTimeout time.Duration, log *slog.Logger) (bulk *http.Transport, quick *h1.Client, err error) {
 	t := &tlsDialer{
 		dialer: &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second},
 		ca:     ca,
@@ -30,9 +33,9 @@ func newTransport(ca string, log *slog.Logger) (*http.Transport, error) {
 	}
 	cfg, err := t.config()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return &http.Transport{
+	bulk = &http.Transport{
 		Proxy:           http.ProxyFromEnvironment,
 		DialContext:     t.dial,
 		DialTLSContext:  t.dialTLS,
@@ -40,17 +43,30 @@ func newTransport(ca string, log *slog.Logger) (*http.Transport, error) {
 
 		TLSHandshakeTimeout: 10 * time.Second,
 		MaxIdleConns:        0, // no limit
-		MaxIdleConnsPerHost: 256,
-		IdleConnTimeout:     90 * time.Second,
+		MaxIdleConnsPerHost: maxIdle,
+		IdleConnTimeout:     idleTimeout,
 		DisableCompression:  true, // digests are of the bytes as they are
 		// Only a backstop: after the last byte of a large layer, registries on object storage copy it
 		// before they answer, which takes minutes. What a client waits for is the context's business.
 		ResponseHeaderTimeout:  15 * time.Minute,
 		ExpectContinueTimeout:  expectTimeout,
-		MaxResponseHeaderBytes: 256 << 10,
+		MaxResponseHeaderBytes: maxHeader,
 		ForceAttemptHTTP2:      false, // see the package comment
-	}, nil
+	}
+	other := bulk.Clone()
+	other.ResponseHeaderTimeout = quickTimeout
+	quick = &h1.Client{
+		Dial: t.dial, DialTLS: t.dialTLS, HeaderTimeout: quickTimeout, IdleTimeout: idleTimeout, MaxIdle: maxIdle, MaxHeader: maxHeader,
+		Other: other, Proxy: http.ProxyFromEnvironment,
+	}
+	return bulk, quick, nil
 }
+
+const (
+	maxIdle     = 256 // connections to one host
+	idleTimeout = 90 * time.Second
+	maxHeader   = 256 << 10 // of an answer
+)
 
 // dialError is a connection that could not be made.
 type dialError struct{ err error }

@@ -112,13 +112,10 @@ func New(o Options) (*Registry, error) {
 	case o.Embedded != nil:
 		r.transport, r.server = embeddedTransport(o.Embedded, r.log)
 	default:
-		bulk, err := newTransport(o.CA, r.log)
+		bulk, quick, err := newTransports(o.CA, r.headerTimeout, r.log)
 		if err != nil {
 			return nil, fmt.Errorf("upstream %s: %w", r.base.Host, err)
 		}
-		// A timer of its own is cheaper than one that cancels a context, and such requests are the most.
-		quick := bulk.Clone()
-		quick.ResponseHeaderTimeout = r.headerTimeout
 		r.transport, r.quick = bulk, quick
 	}
 	life, stop := context.WithCancel(context.Background())

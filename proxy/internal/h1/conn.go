@@ -1,0 +1,208 @@
+package h1
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	readBuffer  = 4 << 10
+	keepScratch = 8 << 10 // what of a connection's scratch is kept while it is idle
+	// lastWords is how long a server that takes no more of a request may need to say why.
+	lastWords = 200 * time.Millisecond
+)
+
+// conn is one connection, with one request at a time.
+type conn struct {
+	client  *Client
+	host    *host
+	nc      net.Conn
+	r       *bufio.Reader
+	socket  *socket // nil: nothing can be found out about it
+	scratch []byte
+
+	idleSince time.Time
+	deadline  time.Time // that is set; zero: none
+	reused    bool      // it has brought an answer before
+	answered  bool      // a byte of the answer to the present request came
+	wrote     bool      // a byte of the present request was taken
+
+	ctx       context.Context // of the present request
+	stop      func() bool     // of what interrupts it; nil: nothing does
+	interrupt func()          // made once for all requests
+	cancelled atomic.Bool
+}
+
+func newConn(c *Client, h *host, nc net.Conn) *conn {
+	cn := &conn{client: c, host: h, nc: nc, r: bufio.NewReaderSize(nc, readBuffer), socket: socketOf(nc)}
+	cn.interrupt = func() {
+		cn.cancelled.Store(true)
+		_ = nc.Close() // whoever reads or writes gets an error
+	}
+	return cn
+}
+
+// quiet is false for an idle connection that the server has closed, or on which it says something although it was
+// not asked.
+func (c *conn) quiet() bool {
+	return c.r.Buffered() == 0 && (c.socket == nil || c.socket.quiet())
+}
+
+// exchange sends a request and reads the head of its answer. After an error the connection is closed.
+func (c *conn) exchange(req *http.Request, payload []byte) (*http.Response, error) {
+	c.begin(req.Context())
+	h, err := c.ask(req, payload)
+	if err != nil {
+		err = c.explain(err)
+		c.drop()
+		return nil, err
+	}
+	a := &answer{Response: http.Response{
+		Status: h.text, StatusCode: h.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: h.minor,
+		Header: h.header, ContentLength: h.length, Close: h.close, Request: req, Body: http.NoBody,
+	}}
+	if h.minor == 0 {
+		a.Proto = "HTTP/1.0"
+	}
+	if h.chunked {
+		a.TransferEncoding = inChunks
+	}
+	switch {
+	case req.Method == http.MethodHead:
+		a.ContentLength = h.announcement
+		c.over(h.close)
+		return &a.Response, nil
+	case bodiless(req.Method, h.status) || h.length == 0:
+		a.ContentLength = 0
+		c.over(h.close)
+		return &a.Response, nil
+	}
+	b := &a.body
+	b.conn, b.left, b.ends = c, h.length, h.close
+	switch {
+	case h.chunked:
+		b.r = newChunked(c)
+	case h.length < 0:
+		b.till = true
+	}
+	if b.r != nil || b.till || h.length > int64(c.r.Buffered()) {
+		c.patience(0) // how long a body takes is up to who reads it
+	}
+	a.Body = b
+	return &a.Response, nil
+}
+
+// inChunks is shared by all answers; nobody changes it.
+var inChunks = []string{"chunked"}
+
+// An answer is a response with what its body needs, in one piece.
+type answer struct {
+	http.Response
+	body body
+}
+
+// begin makes the end of ctx the end of what the connection does.
+func (c *conn) begin(ctx context.Context) {
+	c.ctx, c.answered, c.wrote = ctx, false, false
+	c.patience(c.client.HeaderTimeout)
+	c.stop = nil
+	if ctx.Done() != nil {
+		c.stop = context.AfterFunc(ctx, c.interrupt)
+	}
+}
+
+// patience gives the connection at least so much time, or as much as it takes. One that is there already is not touched
+// for a little more, since that costs as much as a small read.
+func (c *conn) patience(d time.Duration) {
+	if d == 0 {
+		if !c.deadline.IsZero() {
+			c.deadline = time.Time{}
+			_ = c.nc.SetDeadline(c.deadline) // fails on a closed connection, and then so does what follows
+		}
+		return
+	}
+	now := time.Now()
+	if left := c.deadline.Sub(now); left >= d && left <= d+d/4 {
+		return
+	}
+	c.deadline = now.Add(d + d/4)
+	_ = c.nc.SetDeadline(c.deadline)
+}
+
+// ask is the exchange itself.
+func (c *conn) ask(req *http.Request, payload []byte) (h head, err error) {
+	b, err := appendRequest(c.scratch[:0], req, payload)
+	c.scratch = b
+	if err != nil {
+		return h, err
+	}
+	n, werr := c.nc.Write(b)
+	c.wrote = n > 0
+	if werr != nil {
+		if !c.wrote {
+			return h, werr
+		}
+		// A server that refuses a body in its middle answers and closes.
+		c.deadline = time.Now().Add(lastWords)
+		_ = c.nc.SetReadDeadline(c.deadline)
+	}
+	h, c.scratch, err = readHead(c.r, c.client.MaxHeader, c.scratch, func() { c.answered = true })
+	if werr != nil {
+		if err != nil {
+			return h, werr
+		}
+		h.close = true
+	}
+	return h, err
+}
+
+// explain is the error of whoever ended the request, if the server did not.
+func (c *conn) explain(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case c.cancelled.Load():
+		return context.Cause(c.ctx)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return ErrHeaderTimeout
+	}
+	return err
+}
+
+// over is called when an answer was read to its end.
+func (c *conn) over(last bool) {
+	if last {
+		c.drop()
+		return
+	}
+	c.release()
+}
+
+// release makes the connection one that waits for the next request.
+func (c *conn) release() {
+	if c.stop != nil && !c.stop() { // it is being closed at this moment
+		c.stop = nil
+		c.drop()
+		return
+	}
+	c.ctx, c.stop, c.reused = nil, nil, true
+	if cap(c.scratch) > keepScratch {
+		c.scratch = nil
+	}
+	c.client.put(c)
+}
+
+// drop closes the connection.
+func (c *conn) drop() {
+	if c.stop != nil {
+		c.stop()
+		c.stop = nil
+	}
+	_ = c.nc.Close()
+}
