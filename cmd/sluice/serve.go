@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -111,6 +112,7 @@ func serve(ctx context.Context, flags *pflag.FlagSet, env func(string) (string, 
 	background.Go(func() { onHangup(ctx, hangups, file, load, changes, logger) })
 	defer background.Wait()
 	defer cancel()
+	defer time.AfterFunc(time.Second, letGoOfStart).Stop()
 	return run(ctx, cfg, logger, driver, changes)
 }
 
