@@ -166,7 +166,8 @@ func (b *bench) workload(w workload, scheme string) error {
 		rounds = b.o.rounds
 	}
 	sums := make([]measured, len(all)+1)
-	for i, r := range all { // connections, pools and the heap as they are in use
+	time.Sleep(1500 * time.Millisecond) // a second after its start Sluice lets go of what only that needed
+	for i, r := range all {             // connections, pools and the heap as they are in use
 		warm := job{URL: r.url, Prefix: "warm", Pushes: 8, AtOnce: 8, Attested: true}
 		if w.layers() {
 			warm = job{URL: r.url, Prefix: "warm", Pushes: 4, AtOnce: 2, Layers: 2, LayerSize: 4 * mib}
