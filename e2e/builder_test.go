@@ -26,6 +26,11 @@ type builder struct {
 var forms = []struct{ name, builder string }{{"legacy", "old"}, {"artifact", "new"}}
 
 func (b *workbench) startBuilder(name, folder string) (*builder, error) {
+	return b.startBuilderWith(name, folder, "") // empty, so that /etc/buildkit is not read
+}
+
+// startBuilderWith takes the content of buildkitd.toml.
+func (b *workbench) startBuilderWith(name, folder, settings string) (*builder, error) {
 	if err := needRoot(); err != nil {
 		return nil, err
 	}
@@ -46,8 +51,8 @@ func (b *workbench) startBuilder(name, folder string) (*builder, error) {
 		return nil, err
 	}
 	k := &builder{name: name, buildx: buildx, buildctl: filepath.Join(b.cache, folder, "buildctl"), address: "unix://" + filepath.Join(dir, "sock")}
-	config := filepath.Join(dir, "buildkitd.toml") // an empty one, so that /etc/buildkit is not read
-	if err := os.WriteFile(config, nil, 0o644); err != nil {
+	config := filepath.Join(dir, "buildkitd.toml")
+	if err := os.WriteFile(config, []byte(settings), 0o644); err != nil {
 		return nil, err
 	}
 	k.proc, err = b.start(daemon{

@@ -4,8 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -15,35 +13,11 @@ import (
 // Real clients sign in with an ID token as a password, and with what a token service gives them for one, push, and get no
 // further than their permissions.
 func TestClientsSignInWithTokens(t *testing.T) {
-	issuer := proxytest.NewIssuer(t, nil)
-	service := proxytest.NewTokenService(t, map[string]string{"alice": "alice-secret"}, func(user, _, name, _ string) bool {
-		return strings.HasPrefix(name, user+"/")
-	})
-	keys := filepath.Join(scratch(t), "keys.json")
-	if err := os.WriteFile(keys, service.JWKS(), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy, SBOM: true})
 	clean := proxytest.Synthetic(proxytest.SyntheticOptions{})
-	for _, mode := range []struct {
-		name, settings string
-		login, bad     login
-		leaveOut       string // a client that cannot
-	}{
-		{
-			"oidc", fmt.Sprintf("access:\n  mode: oidc\n  oidc: [{issuer: %q, audience: sluice, claims: {org: acme}}]\n  permissions: [{identity: alice, repositories: [\"alice/**\"], actions: [pull, push]}]\n", issuer.URL),
-			login{"oidc", issuer.Token(map[string]any{"aud": "sluice", "sub": "alice", "org": "acme"})},
-			login{"oidc", issuer.Token(map[string]any{"aud": "sluice", "sub": "alice", "org": "evil"})},
-			"",
-		},
-		// crane asks no token service at another private address than the registry's (go-containerregistry, transport/bearer.go).
-		{
-			"token", fmt.Sprintf("access:\n  mode: token\n  token: {realm: %q, service: %q, issuer: %q, jwks: %q}\n", service.Realm, service.Service, service.Name, keys),
-			login{"alice", "alice-secret"},
-			login{"alice", "wrong"},
-			"crane",
-		},
-	} {
+	// crane asks no token service at another private address than the registry's (go-containerregistry, transport/bearer.go).
+	leaveOut := map[string]string{"token": "crane"}
+	for _, mode := range tokenModes(t) {
 		t.Run(mode.name, func(t *testing.T) {
 			w := newWorld(t, mode.settings)
 			w.needSluice(t)
@@ -61,7 +35,7 @@ func TestClientsSignInWithTokens(t *testing.T) {
 			bench.logIn(t, w.via, mode.login)
 			mustFail(t, append(oras, w.via+"/bob/app:1")...)
 			for i, c := range copiers() {
-				if c.rewrites || mode.leaveOut != "" && strings.Contains(c.name, mode.leaveOut) || c.name == "imagetools create" {
+				if without := leaveOut[mode.name]; c.rewrites || without != "" && strings.Contains(c.name, without) || c.name == "imagetools create" {
 					continue
 				}
 				t.Run(c.name, func(t *testing.T) {

@@ -228,6 +228,16 @@ func httpReady(url string) func() error {
 	}
 }
 
+func listening(host string) func() error {
+	return func() error {
+		c, err := net.Dial("tcp", host)
+		if err == nil {
+			err = c.Close()
+		}
+		return err
+	}
+}
+
 func commandReady(argv ...string) func() error {
 	return func() error {
 		_, err := tryRun(argv...)

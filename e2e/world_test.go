@@ -106,10 +106,17 @@ type sluice struct {
 	config string
 	bin    string
 	env    []string
+	ready  func() error
 	proc   *process
 }
 
 func startSluice(t testing.TB, upstream *registry, credentials string, settings ...string) *sluice {
+	t.Helper()
+	return startSluiceOn(t, "127.0.0.1", upstream, credentials, settings...)
+}
+
+// startSluiceOn listens on an address of this machine, with TLS if the settings say so.
+func startSluiceOn(t testing.TB, address string, upstream *registry, credentials string, settings ...string) *sluice {
 	t.Helper()
 	port, err := freePort()
 	if err != nil {
@@ -117,8 +124,12 @@ func startSluice(t testing.TB, upstream *registry, credentials string, settings 
 	}
 	dir := scratch(t)
 	s := &sluice{
-		host: fmt.Sprintf("127.0.0.1:%d", port), data: filepath.Join(dir, "data"), config: filepath.Join(dir, "config.yml"),
+		host: fmt.Sprintf("%s:%d", address, port), data: filepath.Join(dir, "data"), config: filepath.Join(dir, "config.yml"),
 		bin: shared(t, bench.sluice),
+	}
+	s.ready = httpReady("http://" + s.host + "/v2/")
+	if strings.Contains(strings.Join(settings, "\n"), "tls:") { // who may do a handshake is the test's business
+		s.ready = listening(s.host)
 	}
 	if strings.Contains(credentials, "basic") { // never in a file
 		s.env = []string{"SLUICE_UPSTREAM_PASSWORD=robot-secret"}
@@ -141,7 +152,7 @@ func startSluice(t testing.TB, upstream *registry, credentials string, settings 
 func (s *sluice) start(t testing.TB) {
 	t.Helper()
 	p, err := bench.start(daemon{
-		name: "sluice", argv: []string{s.bin, "serve", "--config", s.config}, env: s.env, ready: httpReady("http://" + s.host + "/v2/"),
+		name: "sluice", argv: []string{s.bin, "serve", "--config", s.config}, env: s.env, ready: s.ready,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -78,11 +78,14 @@ type Cert struct {
 	Leaf            *x509.Certificate
 }
 
-// Server is a certificate for 127.0.0.1 and localhost.
-func (ca *CA) Server() Cert {
+// Server is a certificate for 127.0.0.1 and localhost; change may add names.
+func (ca *CA) Server(change ...func(*x509.Certificate)) Cert {
 	ca.t.Helper()
 	crt := template("server", time.Now().Add(time.Hour))
 	crt.ExtKeyUsage, crt.DNSNames, crt.IPAddresses = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1)}
+	for _, c := range change {
+		c(crt)
+	}
 	return ca.issue(crt)
 }
 
