@@ -32,6 +32,9 @@ func (p *Proxy) Reach(t http.RoundTripper) error {
 // Seal is the URL's part of an upload that has come to some state.
 func (p *Proxy) Seal(st session.State) (string, error) { return p.sealer.Seal(st) }
 
+// Server is what listens, before it does.
+func (p *Proxy) Server(h http.Handler) *http.Server { return p.server(h) }
+
 // Entire is what looks at the rest of a request's body.
 func Entire(next http.Handler) http.Handler { return entire(next) }
 

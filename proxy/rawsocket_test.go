@@ -156,7 +156,18 @@ func TestFloodsOfHeadersAreCutOff(t *testing.T) {
 	}
 }
 
-// Whoever sends headers byte by byte, or nothing, holds up nobody else, and not for long (proxy/run.go: headerTimeout).
+// What the threat model promises of connections.
+func TestAServerGivesHeadersLittleTimeAndBodiesAll(t *testing.T) {
+	s := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{})).proxy.Server(nil)
+	if s.ReadHeaderTimeout != 30*time.Second || s.IdleTimeout != 2*time.Minute || s.MaxHeaderBytes != 64<<10 {
+		t.Errorf("%d bytes of headers in %s, idle for %s; SECURITY.md says 64 KiB in 30 s", s.MaxHeaderBytes, s.ReadHeaderTimeout, s.IdleTimeout)
+	}
+	if s.ReadTimeout != 0 || s.WriteTimeout != 0 {
+		t.Errorf("a layer has %s to come and %s to go; it may take its time", s.ReadTimeout, s.WriteTimeout)
+	}
+}
+
+// Whoever sends headers byte by byte, or nothing, holds up nobody else, and not for long.
 func TestSlowHeadersHoldUpNobody(t *testing.T) {
 	r := run(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), inmemory.New(), func(c *config.Config) { c.Admin = freeAddress(t) })
 	defer r.end()

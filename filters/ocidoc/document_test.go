@@ -292,6 +292,31 @@ func TestHostileDocumentsCostLittleMemory(t *testing.T) {
 	}
 }
 
+// Nesting as deep as fits is refused where it gets too deep, not when it has been followed to its end.
+func TestTheDeepestNestingCostsLittle(t *testing.T) {
+	for name, body := range map[string]string{
+		"arrays":            `{"manifests":[],"x":` + strings.Repeat("[", MaxBytes-100),
+		"objects":           `{"manifests":[],"x":` + strings.Repeat(`{"a":`, MaxBytes/5-100),
+		"closed":            `{"manifests":[],"x":` + strings.Repeat("[", MaxBytes/2-100) + strings.Repeat("]", MaxBytes/2-100) + `}`,
+		"inside of entries": `{"manifests":` + strings.Repeat(`[{"platform":`, MaxBytes/13-100),
+		"annotations":       `{"manifests":[],"annotations":{"a":` + strings.Repeat("[", MaxBytes-100),
+	} {
+		t.Run(name, func(t *testing.T) {
+			sent := []byte(body)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := Parse(sent, MediaTypeOCIIndex)
+			runtime.ReadMemStats(&after)
+			if !errors.Is(err, ErrInvalid) {
+				t.Errorf("error %v", err)
+			}
+			if n := after.TotalAlloc - before.TotalAlloc; n > uint64(len(body))+1<<20 { // one copy of it
+				t.Errorf("%d bytes allocated for %d", n, len(body))
+			}
+		})
+	}
+}
+
 func TestValidDigest(t *testing.T) {
 	for s, want := range map[string]bool{
 		digestA: true,
