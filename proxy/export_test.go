@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"sluice/proxy/session"
 )
@@ -50,3 +51,6 @@ func (p *Proxy) Charged(identity string) int64 {
 
 // LostCalls are those to the storage that were given up and have not come back.
 func (p *Proxy) LostCalls() int { return p.lost.Calls() }
+
+// SlowTime is for how long a client is waited for that hardly sends anything. It is set before the first request.
+func (p *Proxy) SlowTime(d time.Duration) { p.slowTime = d }
