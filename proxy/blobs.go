@@ -7,12 +7,9 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"sluice/filters"
-	"sluice/proxy/attest"
-	"sluice/proxy/quarantine"
 	"sluice/proxy/upstream"
 )
 
@@ -43,6 +40,8 @@ func (ex *exchange) getBlob() error {
 }
 
 func (ex *exchange) blob(digest, method string) error {
+	ahead := ex.lookAhead(digest, method)
+	defer ex.leave(ahead)
 	resp, err := ex.do(upstream.Request{
 		Method: method, Path: blobPath(digest), Follow: ex.p.follow(ex.repo),
 		Header: pick(ex.r.Header, "Accept", "Range", "If-Range", "If-None-Match", "If-Modified-Since"),
@@ -61,7 +60,7 @@ func (ex *exchange) blob(digest, method string) error {
 		ex.passResponse(resp)
 		return nil
 	}
-	if held, err := ex.heldBlob(digest); err != nil {
+	if held, err := ex.heldBlob(digest, ahead); err != nil {
 		discard(resp)
 		return err
 	} else if held != nil {
@@ -106,7 +105,7 @@ func (ex *exchange) headStatement(digest string) error {
 		}
 		discard(resp)
 	}
-	held, err := ex.heldBlob(digest)
+	held, err := ex.heldBlob(digest, nil)
 	if err != nil {
 		return err
 	}
@@ -127,12 +126,18 @@ type held struct {
 }
 
 // heldBlob finds a blob in quarantine or among what is stored, for whoever may read it. nil is
-// "not here", also for who may not know.
-func (ex *exchange) heldBlob(digest string) (*held, error) {
-	if ex.action() == filters.Forward && ex.rule.Attestations == filters.Forward {
+// "not here", also for who may not know. The storage may have been asked ahead; nil: it has not.
+func (ex *exchange) heldBlob(digest string, ahead *lookUp) (*held, error) {
+	if !ex.holdsBlobs() {
 		return nil, nil
 	}
-	h, err := ex.findBlob(digest)
+	var w whereabouts
+	if ahead != nil {
+		w = ahead.wait()
+	} else {
+		w = ex.whereabouts(digest)
+	}
+	h, err := ex.found(digest, w)
 	if err != nil {
 		// Pushes without attestations go on when storage is down: "not here" makes the client send it.
 		ex.p.storageTrouble(ex.log, "look up blob "+digest, err)
@@ -147,65 +152,9 @@ func (ex *exchange) heldBlob(digest string) (*held, error) {
 	return h, nil
 }
 
-// findBlob finds a blob whoever asks. Nothing of it may reach a client without mayRead.
-//
-// Quarantine and what is stored are asked at once: most blobs are in neither, and object storage takes its time to say
-// so. Storage that does not is asked one after another.
-func (ex *exchange) findBlob(digest string) (*held, error) {
-	w := ex.whereabouts(digest)
-	switch {
-	case w.heldErr == nil:
-		return &held{ctx: ex.ctx(), size: w.held, open: func(ctx context.Context, off int64) (io.ReadCloser, error) {
-			rc, _, err := ex.p.quarantine.OpenBlob(ctx, ex.repo, digest, off)
-			return rc, err
-		}}, nil
-	case !errors.Is(w.heldErr, quarantine.ErrNotFound):
-		return nil, w.heldErr
-	case w.storedErr == nil:
-		return &held{ctx: ex.ctx(), size: w.stored, open: func(ctx context.Context, off int64) (io.ReadCloser, error) {
-			rc, _, err := ex.p.attest.OpenBlob(ctx, ex.repo, digest, off)
-			return rc, err
-		}}, nil
-	case !errors.Is(w.storedErr, attest.ErrNotFound):
-		return nil, w.storedErr
-	case errors.Is(w.placedErr, attest.ErrNotFound):
-		return nil, nil
-	case w.placedErr != nil:
-		return nil, w.placedErr
-	}
-	return ex.elsewhere(digest, w.placed)
-}
-
-// whereabouts are what each place says of one blob.
-type whereabouts struct {
-	held, stored                  int64 // size
-	placed                        attest.Elsewhere
-	heldErr, storedErr, placedErr error
-}
-
-func (ex *exchange) whereabouts(digest string) whereabouts {
-	if ex.p.immediate {
-		return ex.whereaboutsInTurn(digest)
-	}
-	w := &whereabouts{}
-	var asked sync.WaitGroup
-	asked.Go(func() { w.stored, w.storedErr = ex.p.attest.StatBlob(ex.ctx(), ex.repo, digest) })
-	asked.Go(func() { w.placed, w.placedErr = ex.p.attest.Elsewhere(ex.ctx(), ex.repo, digest) })
-	w.held, w.heldErr = ex.p.quarantine.StatBlob(ex.ctx(), ex.repo, digest)
-	asked.Wait()
-	return *w
-}
-
-// whereaboutsInTurn stops at the first place whose word counts.
-func (ex *exchange) whereaboutsInTurn(digest string) (w whereabouts) {
-	if w.held, w.heldErr = ex.p.quarantine.StatBlob(ex.ctx(), ex.repo, digest); !errors.Is(w.heldErr, quarantine.ErrNotFound) {
-		return w
-	}
-	if w.stored, w.storedErr = ex.p.attest.StatBlob(ex.ctx(), ex.repo, digest); !errors.Is(w.storedErr, attest.ErrNotFound) {
-		return w
-	}
-	w.placed, w.placedErr = ex.p.attest.Elsewhere(ex.ctx(), ex.repo, digest)
-	return w
+// holdsBlobs is false where nothing but upstream can have a blob.
+func (ex *exchange) holdsBlobs() bool {
+	return ex.action() != filters.Forward || ex.rule.Attestations != filters.Forward
 }
 
 // serveHeld answers with bytes of our own, ranges included.

@@ -28,6 +28,7 @@ func (ex *exchange) deleteManifest() error {
 			}
 		}
 	}
+	ex.p.sent.forget(ex.repo, manifestPath(ref))
 	subject := ex.subjectUpstream(ref)
 	resp, err := ex.do(upstream.Request{Method: http.MethodDelete, Path: manifestPath(ref), Push: true})
 	if err != nil {

@@ -169,6 +169,9 @@ func (j *judging) child(ctx context.Context, e ocidoc.Descriptor, needed bool) (
 	if err := ctx.Err(); err != nil {
 		return nil, false, err // a sibling failed
 	}
+	if !needed && ex.p.sent.has(ex.repo, manifestPath(e.Digest)) {
+		return nil, false, nil // it went upstream a moment ago, and was no attestation
+	}
 	doc, storageErr := ex.findManifest(e.Digest)
 	if storageErr == nil && doc == nil && needed {
 		doc, storageErr = ex.findRewritten(e.Digest)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 
 	"sluice/filters"
 	"sluice/filters/ocidoc"
@@ -110,7 +111,16 @@ func (ex *exchange) tellForwarded(original, forwarded string) {
 // localManifest finds a rewritten original, an attestation or a derived referrer, for whoever may
 // read it. nil is "not here", also for who may not know.
 func (ex *exchange) localManifest(digest string) (*localDocument, error) {
+	var (
+		asked   sync.WaitGroup
+		m       *ocidoc.Document
+		heldErr error
+	)
+	if ex.rule.Attestations != filters.Forward { // else there is nothing but aliases of what was converted
+		asked.Go(func() { m, heldErr = ex.findManifest(digest) })
+	}
 	aliases, err := ex.p.quarantine.Aliases(ex.ctx(), ex.repo, digest)
+	asked.Wait()
 	if err != nil {
 		ex.p.storageTrouble(ex.log, "look up alias of "+digest, err)
 		return nil, nil
@@ -118,12 +128,8 @@ func (ex *exchange) localManifest(digest string) (*localDocument, error) {
 	if len(aliases) > 0 {
 		return ex.original(digest, aliases)
 	}
-	if ex.rule.Attestations == filters.Forward {
-		return nil, nil // nothing but aliases of what was converted
-	}
-	m, err := ex.findManifest(digest)
-	if err != nil {
-		ex.p.storageTrouble(ex.log, "look up manifest "+digest, err)
+	if heldErr != nil {
+		ex.p.storageTrouble(ex.log, "look up manifest "+digest, heldErr)
 		return nil, nil
 	}
 	if m == nil || m.Kind == ocidoc.KindIndex {

@@ -118,6 +118,9 @@ func (ex *exchange) forward(ref string, doc *ocidoc.Document, contentType string
 	if err := ex.putUpstream(ref, doc, contentType); err != nil {
 		return err
 	}
+	if doc.Kind == ocidoc.KindManifest && !filters.IsAttestation(doc) {
+		ex.p.sent.put(ex.repo, manifestPath(received(ref, doc)))
+	}
 	ex.forgetTag(ref, doc)
 	ex.seen.became(observe.PushForwarded)
 	if !digestRef(ref) {

@@ -2,10 +2,14 @@ package proxy_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -26,6 +30,7 @@ type bucket struct {
 	requests                    atomic.Int64
 
 	mu      sync.Mutex
+	made    map[string]int64 // requests by call and kind of object
 	holding bool
 	waiting []chan struct{}
 	arrived time.Time
@@ -35,8 +40,8 @@ type bucket struct {
 // quiet is how long nothing may arrive before those that wait are let go together.
 const quiet = 50 * time.Millisecond
 
-func (b *bucket) request(n int64) {
-	b.requests.Add(n)
+func (b *bucket) request(n int64, call, path string) {
+	b.note(n, call, path)
 	b.mu.Lock()
 	if !b.holding {
 		b.mu.Unlock()
@@ -46,6 +51,34 @@ func (b *bucket) request(n int64) {
 	b.waiting, b.arrived = append(b.waiting, turn), time.Now()
 	b.mu.Unlock()
 	<-turn
+}
+
+func (b *bucket) note(n int64, call, path string) {
+	b.requests.Add(n)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.made == nil {
+		b.made = map[string]int64{}
+	}
+	kind, rest, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	for part := range strings.SplitSeq(rest, "/") {
+		if strings.HasPrefix(part, "_") {
+			kind += "/" + part
+			break
+		}
+	}
+	b.made[fmt.Sprintf("%-10s %s", call, kind)] += n
+}
+
+// table says what the requests were, the most frequent first.
+func (b *bucket) table() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var t strings.Builder
+	for _, what := range slices.SortedFunc(maps.Keys(b.made), func(x, y string) int { return cmp.Or(cmp.Compare(b.made[y], b.made[x]), cmp.Compare(x, y)) }) {
+		fmt.Fprintf(&t, "\n%4d %s", b.made[what], what)
+	}
+	return t.String()
 }
 
 // count is how many waves of calls do makes, each waiting for the one before.
@@ -82,49 +115,49 @@ func (b *bucket) count(do func()) int {
 }
 
 func (b *bucket) GetContent(ctx context.Context, path string) ([]byte, error) {
-	b.request(1)
+	b.request(1, "GetContent", path)
 	return b.StorageDriver.GetContent(ctx, path)
 }
 
 func (b *bucket) PutContent(ctx context.Context, path string, content []byte) error {
-	b.request(1)
+	b.request(1, "PutContent", path)
 	return b.StorageDriver.PutContent(ctx, path, content)
 }
 
 func (b *bucket) Reader(ctx context.Context, path string, offset int64) (io.ReadCloser, error) {
-	b.request(1)
+	b.request(1, "Reader", path)
 	return b.StorageDriver.Reader(ctx, path, offset)
 }
 
 func (b *bucket) List(ctx context.Context, path string) ([]string, error) {
-	b.request(1) // for every 1000 names
+	b.request(1, "List", path) // for every 1000 names
 	return b.StorageDriver.List(ctx, path)
 }
 
 // Stat of what is not there is HeadObject and ListObjectsV2.
 func (b *bucket) Stat(ctx context.Context, path string) (storagedriver.FileInfo, error) {
-	b.request(1)
+	b.request(1, "Stat", path)
 	fi, err := b.StorageDriver.Stat(ctx, path)
 	if err != nil || fi.IsDir() {
-		b.requests.Add(1)
+		b.note(1, "Stat", path)
 	}
 	return fi, err
 }
 
 // Move is HeadObject, CopyObject, ListObjectsV2 and DeleteObjects.
 func (b *bucket) Move(ctx context.Context, from, to string) error {
-	b.request(4)
+	b.request(4, "Move", from)
 	return b.StorageDriver.Move(ctx, from, to)
 }
 
 func (b *bucket) Delete(ctx context.Context, path string) error {
-	b.request(2)
+	b.request(2, "Delete", path)
 	return b.StorageDriver.Delete(ctx, path)
 }
 
 // Writer is CreateMultipartUpload, UploadPart and CompleteMultipartUpload, for up to 10 MiB.
 func (b *bucket) Writer(ctx context.Context, path string, appending bool) (storagedriver.FileWriter, error) {
-	b.request(3)
+	b.request(3, "Writer", path)
 	return b.StorageDriver.Writer(ctx, path, appending)
 }
 
@@ -151,9 +184,10 @@ func TestAPushMakesFewRequestsToObjectStorage(t *testing.T) {
 					b := &bucket{StorageDriver: inmemory.New()}
 					r := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{}), storage(b), action(a))
 					before := b.requests.Load()
+					b.made = nil
 					r.push(client.Push, "app", "1", tt.tree)
 					n := b.requests.Load() - before
-					t.Logf("%d requests to the bucket", n)
+					t.Logf("%d requests to the bucket: %s", n, b.table())
 					if n > most {
 						t.Errorf("%d requests to the bucket, want at most %d", n, most)
 					}
@@ -181,6 +215,7 @@ func TestAPushWithoutAttestationsHardlyWaitsForObjectStorage(t *testing.T) {
 	for _, blob := range [][]byte{layer, config} {
 		digest := godigest.FromBytes(blob).String()
 		var location string
+		// One, and while the registry is asked: see the test below.
 		waits("HEAD of a blob that the registry lacks", 1, func() { r.request(http.MethodHead, "/v2/app/blobs/"+digest, nil).want(t, http.StatusNotFound) })
 		waits("POST", 0, func() {
 			location = r.request(http.MethodPost, "/v2/app/blobs/uploads/", []byte{}).want(t, http.StatusAccepted).Header.Get("Location")
@@ -193,14 +228,59 @@ func TestAPushWithoutAttestationsHardlyWaitsForObjectStorage(t *testing.T) {
 	image := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":%q,"size":%d}]}`,
 		proxytest.MediaTypeOCIManifest, godigest.FromBytes(config), len(config), godigest.FromBytes(layer), len(layer))
 	digest := godigest.FromBytes(image).String()
-	waits("PUT of an image's manifest", 1, func() {
+	waits("HEAD of a manifest that the registry lacks", 1, func() {
+		r.request(http.MethodHead, "/v2/app/manifests/"+digest, nil, acceptAll...).want(t, http.StatusNotFound)
+	})
+	waits("PUT of an image's manifest", 0, func() {
 		r.request(http.MethodPut, "/v2/app/manifests/"+digest, image, "Content-Type", proxytest.MediaTypeOCIManifest).want(t, http.StatusCreated)
 	})
 	index := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[{"mediaType":%q,"digest":%q,"size":%d,"platform":{"architecture":"amd64","os":"linux"}}]}`,
 		proxytest.MediaTypeOCIIndex, proxytest.MediaTypeOCIManifest, digest, len(image))
-	waits("PUT of an index", 1, func() {
+	waits("PUT of an index", 0, func() {
 		r.request(http.MethodPut, "/v2/app/manifests/1", index, "Content-Type", proxytest.MediaTypeOCIIndex).want(t, http.StatusCreated)
 	})
+}
+
+// Whether the storage has a blob is found out while the registry is asked, so a client that looks for layers which are not
+// there yet waits for the slower of the two, whichever replica it asks. What the registry took lately is not looked for.
+func TestTheStorageIsAskedForABlobWhileTheRegistryIs(t *testing.T) {
+	b := &bucket{StorageDriver: inmemory.New()}
+	asked, begun := make(chan struct{}, 1), make(chan struct{})
+	up := proxytest.NewOlareg(t, proxytest.UpstreamOptions{Wrap: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodHead && strings.Contains(r.URL.Path, "/blobs/") {
+				select {
+				case asked <- struct{}{}:
+					select {
+					case <-begun:
+					case <-time.After(20 * time.Second):
+						t.Error("the storage is asked when the registry has answered")
+					}
+				default:
+				}
+			}
+			next.ServeHTTP(w, r)
+		})
+	}})
+	r := newRig(t, up, storage(b))
+	layer := bytes.Repeat([]byte{0x1f, 0x8b, 8, 0}, 1000)
+	path := "/v2/app/blobs/" + godigest.FromBytes(layer).String()
+	before := b.requests.Load()
+	go func() {
+		<-asked
+		for b.requests.Load() == before {
+			time.Sleep(time.Millisecond)
+		}
+		close(begun)
+	}()
+	r.request(http.MethodHead, path, nil).want(t, http.StatusNotFound)
+	location := r.request(http.MethodPost, "/v2/app/blobs/uploads/", []byte{}).want(t, http.StatusAccepted).Header.Get("Location")
+	request(t, http.MethodPut, absolute(r, location)+"digest="+godigest.FromBytes(layer).String(), layer).want(t, http.StatusCreated)
+	before = b.requests.Load()
+	r.request(http.MethodHead, path, nil).want(t, http.StatusOK)
+	if n := b.requests.Load() - before; n > 0 {
+		t.Errorf("%d requests to the bucket about a layer that the registry took a moment ago", n)
+	}
 }
 
 // absolute is a Location, ready for a query.

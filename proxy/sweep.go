@@ -37,6 +37,9 @@ func (s *site) keepHouse(ctx context.Context, swept, stored *time.Time) {
 	p, release := s.take()
 	defer release()
 	p.authority.expire()
+	if err := p.quarantine.Refresh(ctx); err != nil && ctx.Err() == nil {
+		p.log.Warn("the quarantine could not be listed, the next look-up tries again", "reason", err)
+	}
 	now := p.now()
 	if elapsed(*swept, now, sweepEvery) {
 		*swept = now

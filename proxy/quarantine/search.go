@@ -13,7 +13,8 @@ import (
 
 // listedFor is how long a list of the generations is believed. Every look-up asks in the generations of now all the
 // same, see candidates, and any other becomes older: a list can only name one that has been swept meanwhile.
-const listedFor = time.Minute
+// It is more than the minute after which housekeeping makes another.
+const listedFor = 3 * time.Minute
 
 // skew is how far the clock of another replica may go ahead of ours.
 const skew = 2 * time.Hour
@@ -44,17 +45,30 @@ func (s *Store) candidates(ctx context.Context) (order, error) {
 	defer l.mu.Unlock()
 	if age := now.Sub(l.at); age < 0 || age >= listedFor {
 		l.mu.Unlock()
-		names, err := s.generations(ctx)
+		err := s.Refresh(ctx)
 		l.mu.Lock()
 		if err != nil {
 			return order{}, err
 		}
-		l.names, l.at, l.days = names, now, [3]string{}
 	}
 	if l.days != days {
 		l.days, l.order = days, newOrder(l.names, days)
 	}
 	return l.order, nil
+}
+
+// Refresh lists the generations anew. Whoever calls it every minute spares every look-up the waiting for it.
+func (s *Store) Refresh(ctx context.Context) error {
+	now := s.now()
+	names, err := s.generations(ctx)
+	if err != nil {
+		return err
+	}
+	l := &s.listing
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.names, l.at, l.days = names, now, [3]string{}
+	return nil
 }
 
 func newOrder(listed []string, days [3]string) order {

@@ -149,6 +149,9 @@ func simple[T any](ctx context.Context, p *Patient, what string, do func(ctx con
 // Name is the wrapped driver's.
 func (p *Patient) Name() string { return p.driver.Name() }
 
+// Immediate says what the wrapped driver says (Storage.Immediate).
+func (p *Patient) Immediate() bool { return Storage{Driver: p.driver}.Immediate() }
+
 // RedirectURL asks nobody.
 func (p *Patient) RedirectURL(r *http.Request, path string) (string, error) {
 	return p.driver.RedirectURL(r, path)
