@@ -32,10 +32,11 @@ type exchange struct {
 	log     *slog.Logger
 	answers bool // something was written to the client
 
-	tags     url.Values // of a push by digest that names tags too
-	stale    bool       // the upload URL is not that of the last answer
-	waited   int64      // atomic: nanoseconds, for upstream to show what was pushed (gap.go)
-	standIns bool       // children that storage does not give back are taken for what their entries say
+	tags      url.Values      // of a push by digest that names tags too
+	stale     bool            // the upload URL is not that of the last answer
+	waited    int64           // atomic: nanoseconds, for upstream to show what was pushed (gap.go)
+	storedNow map[string]bool // blobs that this push has made permanent
+	standIns  bool            // children that storage does not give back are taken for what their entries say
 }
 
 func (ex *exchange) ctx() context.Context { return ex.r.Context() }

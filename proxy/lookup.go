@@ -13,7 +13,8 @@ import (
 
 // whereabouts are what each place says of one blob.
 type whereabouts struct {
-	held, stored                  int64 // size
+	held, stored                  int64                                                          // size
+	open                          func(ctx context.Context, offset int64) (io.ReadCloser, error) // what is held
 	placed                        attest.Elsewhere
 	heldErr, storedErr, placedErr error
 }
@@ -28,7 +29,7 @@ type lookUp struct {
 func (ex *exchange) lookUp(digest string) *lookUp {
 	ctx, cancel := context.WithCancel(ex.ctx())
 	l, q, a := &lookUp{cancel: cancel}, ex.p.quarantine, ex.p.attest
-	l.asked.Go(func() { l.held, l.heldErr = q.StatBlob(ctx, ex.repo, digest) })
+	l.asked.Go(func() { l.held, l.open, l.heldErr = q.FindBlob(ctx, ex.repo, digest) })
 	l.asked.Go(func() { l.stored, l.storedErr = a.StatBlob(ctx, ex.repo, digest) })
 	l.asked.Go(func() { l.placed, l.placedErr = a.Elsewhere(ctx, ex.repo, digest) })
 	return l
@@ -71,9 +72,21 @@ func (ex *exchange) whereabouts(digest string) whereabouts {
 	return ex.lookUp(digest).wait()
 }
 
+// everywhere asks all places, whatever the first says.
+func (ex *exchange) everywhere(digest string) whereabouts {
+	if !ex.p.immediate {
+		return ex.lookUp(digest).wait()
+	}
+	w := ex.whereaboutsInTurn(digest)
+	if w.heldErr == nil {
+		w.stored, w.storedErr = ex.p.attest.StatBlob(ex.ctx(), ex.repo, digest)
+	}
+	return w
+}
+
 // whereaboutsInTurn stops at the first place whose word counts.
 func (ex *exchange) whereaboutsInTurn(digest string) (w whereabouts) {
-	if w.held, w.heldErr = ex.p.quarantine.StatBlob(ex.ctx(), ex.repo, digest); !errors.Is(w.heldErr, quarantine.ErrNotFound) {
+	if w.held, w.open, w.heldErr = ex.p.quarantine.FindBlob(ex.ctx(), ex.repo, digest); !errors.Is(w.heldErr, quarantine.ErrNotFound) {
 		return w
 	}
 	if w.stored, w.storedErr = ex.p.attest.StatBlob(ex.ctx(), ex.repo, digest); !errors.Is(w.storedErr, attest.ErrNotFound) {
@@ -87,10 +100,7 @@ func (ex *exchange) whereaboutsInTurn(digest string) (w whereabouts) {
 func (ex *exchange) found(digest string, w whereabouts) (*held, error) {
 	switch {
 	case w.heldErr == nil:
-		return &held{ctx: ex.ctx(), size: w.held, open: func(ctx context.Context, off int64) (io.ReadCloser, error) {
-			rc, _, err := ex.p.quarantine.OpenBlob(ctx, ex.repo, digest, off)
-			return rc, err
-		}}, nil
+		return &held{ctx: ex.ctx(), size: w.held, open: w.open}, nil
 	case !errors.Is(w.heldErr, quarantine.ErrNotFound):
 		return nil, w.heldErr
 	case w.storedErr == nil:

@@ -8,6 +8,7 @@ import (
 	"sluice/filters/ocidoc"
 	"sluice/proxy/attest"
 	"sluice/proxy/config"
+	"sluice/proxy/quarantine"
 	"sluice/proxy/upstream"
 )
 
@@ -114,13 +115,36 @@ func derived(m *ocidoc.Document, subject ocidoc.Descriptor) (*ocidoc.Document, e
 // storeBlob copies a statement, or the config beside it, to where it stays: from quarantine, or
 // from upstream, if the client mounted it there or sent it before Sluice was in the way.
 func (ex *exchange) storeBlob(d ocidoc.Descriptor) error {
-	ctx, a := ex.ctx(), ex.p.attest
-	if _, err := a.StatBlob(ctx, ex.repo, d.Digest); err == nil {
-		return nil
-	} else if !errors.Is(err, attest.ErrNotFound) {
-		return &storageFailed{cause: err}
+	if ex.storedNow[d.Digest] {
+		return nil // several attestations have the empty config
 	}
-	h, err := ex.findBlob(d.Digest)
+	err := ex.storeBlobOnce(d)
+	if err == nil {
+		if ex.storedNow == nil {
+			ex.storedNow = map[string]bool{}
+		}
+		ex.storedNow[d.Digest] = true
+	}
+	return err
+}
+
+func (ex *exchange) storeBlobOnce(d ocidoc.Descriptor) error {
+	ctx, a := ex.ctx(), ex.p.attest
+	if a.HasLately(ex.repo, d.Digest) { // an attestation with a subject was stored before its index came
+		if _, err := a.StatBlob(ctx, ex.repo, d.Digest); err == nil {
+			return nil
+		}
+	}
+	w := ex.everywhere(d.Digest)
+	switch {
+	case w.heldErr != nil && !errors.Is(w.heldErr, quarantine.ErrNotFound):
+		return &storageFailed{cause: w.heldErr}
+	case w.storedErr == nil:
+		return nil
+	case !errors.Is(w.storedErr, attest.ErrNotFound):
+		return &storageFailed{cause: w.storedErr}
+	}
+	h, err := ex.found(d.Digest, w)
 	if err != nil {
 		return &storageFailed{cause: err}
 	}
@@ -129,7 +153,7 @@ func (ex *exchange) storeBlob(d ocidoc.Descriptor) error {
 	}
 	if h != nil {
 		defer h.Close()
-		if err := a.PutBlob(ctx, ex.repo, d.Digest, h, h.size); err != nil {
+		if err := a.AddBlob(ctx, ex.repo, d.Digest, h, h.size); err != nil {
 			return &storageFailed{cause: err}
 		}
 		return nil
@@ -138,7 +162,7 @@ func (ex *exchange) storeBlob(d ocidoc.Descriptor) error {
 		return err
 	}
 	defer h.Close()
-	err = a.PutBlob(ctx, ex.repo, d.Digest, h, h.size)
+	err = a.AddBlob(ctx, ex.repo, d.Digest, h, h.size)
 	switch {
 	case err == nil:
 		return nil

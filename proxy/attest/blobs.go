@@ -25,6 +25,24 @@ func (s *Store) PutBlob(ctx context.Context, repo, digest string, r io.Reader, s
 	return nil
 }
 
+// HasLately is true for a blob that this process has put here, and that was still there when StatBlob was last asked.
+func (s *Store) HasLately(repo, digest string) bool {
+	path, err := digestPath(repo, blobKind, digest)
+	return err == nil && s.written.Has(path)
+}
+
+// AddBlob is PutBlob for a blob that StatBlob has just not found.
+func (s *Store) AddBlob(ctx context.Context, repo, digest string, r io.Reader, size int64) error {
+	path, err := digestPath(repo, blobKind, digest)
+	if err == nil {
+		err = s.addBlob(ctx, path, repo, digest, r, size)
+	}
+	if err != nil {
+		return fmt.Errorf("store blob %s of repository %s: %w", digest, repo, err)
+	}
+	return nil
+}
+
 // OpenBlob reads a blob from offset on; size is that of the whole blob. The caller closes rc.
 func (s *Store) OpenBlob(ctx context.Context, repo, digest string, offset int64) (rc io.ReadCloser, size int64, err error) {
 	path, err := digestPath(repo, blobKind, digest)
@@ -59,8 +77,13 @@ func unanswered(doing, what, digest, repo string, err error) error {
 }
 
 func (s *Store) statBlob(ctx context.Context, path, repo, digest string) (int64, error) {
-	there, err := s.storage.Look(ctx, path)
+	look := s.storage.Look
+	if s.written.Has(path) {
+		look = s.storage.Stat // it is most likely there
+	}
+	there, err := look(ctx, path)
 	if objects.Absent(err) {
+		s.written.Forget(path)
 		return 0, ErrNotFound
 	}
 	if err != nil {
@@ -94,12 +117,16 @@ func (s *Store) writeBlob(ctx context.Context, path, repo, digest string, r io.R
 	if err != nil && !objects.Absent(err) {
 		return err
 	}
+	return s.addBlob(ctx, path, repo, digest, r, size)
+}
+
+func (s *Store) addBlob(ctx context.Context, path, repo, digest string, r io.Reader, size int64) error {
 	h := objects.NewHash(digest)
 	if size >= 0 {
 		r = io.LimitReader(r, size+1) // one more, to see that there is more
 	}
 	counted := &counter{r: r}
-	_, err = s.storage.Save(ctx, path, stagingPath(repo), io.TeeReader(counted, h), func() error {
+	_, err := s.storage.Save(ctx, path, stagingPath(repo), io.TeeReader(counted, h), func() error {
 		if size >= 0 && counted.n != size {
 			more := ""
 			if counted.n > size {
@@ -111,6 +138,9 @@ func (s *Store) writeBlob(ctx context.Context, path, repo, digest string, r io.R
 	})
 	if objects.Absent(err) { // what was staged has gone
 		return fmt.Errorf("%w: %s", ErrStorage, err.Error())
+	}
+	if err == nil {
+		s.written.Put(s.storage, path)
 	}
 	return err
 }

@@ -53,6 +53,7 @@ var (
 type Store struct {
 	storage objects.Storage
 	now     func() time.Time
+	written objects.Recent // blobs
 }
 
 // New makes a Store. now, for records without a time of their own, may be nil.

@@ -16,14 +16,15 @@ func (s *Store) PutBlob(ctx context.Context, repo, digest string, content []byte
 	if err != nil {
 		return err
 	}
-	if err := s.putBlob(ctx, o, content); err != nil {
+	generation := s.Generation()
+	if err := s.putBlob(ctx, o, generation, content); err != nil {
 		return fmt.Errorf("hold %s: %w", o, err)
 	}
+	s.written.Put(s.storage, o.in(generation))
 	return nil
 }
 
-func (s *Store) putBlob(ctx context.Context, o object, content []byte) error {
-	generation := s.Generation()
+func (s *Store) putBlob(ctx context.Context, o object, generation string, content []byte) error {
 	if s.storage.IsSmall(int64(len(content))) {
 		return s.storage.Put(ctx, o.in(generation), content)
 	}
@@ -60,24 +61,59 @@ func (s *Store) OpenBlob(ctx context.Context, repo, digest string, offset int64)
 	return rc, size, nil
 }
 
+// FindBlob is StatBlob, and open reads the blob from where it was found, as OpenBlob does, without looking for it again.
+func (s *Store) FindBlob(ctx context.Context, repo, digest string) (size int64, open func(ctx context.Context, offset int64) (io.ReadCloser, error), err error) {
+	size, generation, err := s.statBlob(ctx, repo, digest)
+	if err != nil {
+		return 0, nil, err
+	}
+	return size, func(ctx context.Context, offset int64) (io.ReadCloser, error) {
+		o, err := newObject(repo, blobKind, digest)
+		if err == nil && (offset < 0 || offset > size) {
+			err = fmt.Errorf("%w offset %d, there are %d bytes", ErrInvalid, offset, size)
+		}
+		if err != nil {
+			return nil, err
+		}
+		rc, err := s.storage.Open(ctx, o.in(generation), size, offset)
+		if objects.Absent(err) { // swept or deleted; another generation may have it
+			rc, _, err = s.OpenBlob(ctx, repo, digest, offset)
+		} else if err != nil {
+			err = fmt.Errorf("read %s: %w", o, err)
+		}
+		return rc, err
+	}, nil
+}
+
 // StatBlob is the size of a held blob. When it answers, the blob stays for at least another day.
 func (s *Store) StatBlob(ctx context.Context, repo, digest string) (size int64, err error) {
+	size, _, err = s.statBlob(ctx, repo, digest)
+	return size, err
+}
+
+func (s *Store) statBlob(ctx context.Context, repo, digest string) (size int64, generation string, err error) {
 	o, err := newObject(repo, blobKind, digest)
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	size, at, err := search(ctx, s, o, s.sizeOf)
 	if err == nil && at.dying {
-		size, err = s.copyBlob(ctx, o, at.generation, s.Generation())
+		from := at.generation
+		at.generation = s.Generation()
+		size, err = s.copyBlob(ctx, o, from, at.generation)
 	}
 	if err != nil {
-		return 0, o.unanswered("look for", err)
+		return 0, "", o.unanswered("look for", err)
 	}
-	return size, nil
+	return size, at.generation, nil
 }
 
 func (s *Store) sizeOf(ctx context.Context, path string) (int64, error) {
-	fi, err := s.storage.Look(ctx, path)
+	look := s.storage.Look
+	if s.written.Has(path) {
+		look = s.storage.Stat // it is most likely there
+	}
+	fi, err := look(ctx, path)
 	if err != nil {
 		return 0, err
 	}
@@ -99,6 +135,7 @@ func (s *Store) copyBlob(ctx context.Context, o object, from, to string) (int64,
 		return 0, fmt.Errorf("%w any more: %s", ErrNotFound, err.Error())
 	}
 	if err == nil {
+		s.written.Put(s.storage, o.in(to))
 		s.tellCopied(o, to)
 	}
 	return size, err
@@ -115,6 +152,9 @@ func (s *Store) bring(ctx context.Context, repo, digest, generation string) erro
 	o, err := newObject(repo, blobKind, digest)
 	if err != nil {
 		return err
+	}
+	if s.written.Has(o.in(generation)) {
+		return nil // if it has been deleted since, then everywhere
 	}
 	if _, err := s.storage.Size(ctx, o.in(generation)); !objects.Absent(err) {
 		return err

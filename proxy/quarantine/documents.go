@@ -95,7 +95,11 @@ func (s *Store) writeDocument(ctx context.Context, o object, m Manifest) error {
 			return fmt.Errorf("its blob %s: %w", b, err)
 		}
 	}
-	return s.storage.Put(ctx, o.in(generation), packDocument(m))
+	if err := s.storage.Put(ctx, o.in(generation), packDocument(m)); err != nil {
+		return err
+	}
+	s.written.Put(s.storage, o.in(generation))
+	return nil
 }
 
 func (s *Store) document(ctx context.Context, repo string, k kind, digest string, stay bool) (m Manifest, err error) {

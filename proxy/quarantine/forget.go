@@ -25,6 +25,7 @@ func (s *Store) forget(ctx context.Context, repo string, k kind, digest string) 
 		return fmt.Errorf("delete %s: %w", o, err)
 	}
 	for _, g := range generations {
+		s.written.Forget(o.in(g))
 		if err := s.storage.Remove(ctx, o.in(g)); err != nil {
 			return fmt.Errorf("delete %s: %w", o, err)
 		}

@@ -77,6 +77,7 @@ func (s *Store) Assemble(ctx context.Context, generation, repo, id string, parts
 	if err != nil {
 		return 0, fmt.Errorf("assemble %s from upload %s: %w", o, id, err)
 	}
+	s.written.Put(s.storage, o.in(today))
 	s.storage.Discard(ctx, upload) // the blob is there, which is what was asked for; parts are swept at the latest
 	return size, nil
 }

@@ -101,6 +101,15 @@ func search[T any](ctx context.Context, s *Store, o object, visit func(ctx conte
 	if err != nil {
 		return found, finding{}, err
 	}
+	if !s.storage.Immediate() {
+		if path := o.in(order.today); s.written.Has(path) {
+			found, err := visit(ctx, path)
+			if !objects.Absent(err) && !errors.Is(err, errDamaged) {
+				return found, finding{generation: order.today}, err
+			}
+			s.written.Forget(path)
+		}
+	}
 	var visited []chan visitOf[T] // nil: one is visited when those before it have nothing
 	if !s.storage.Immediate() {
 		ctx, cancel := context.WithCancel(ctx)

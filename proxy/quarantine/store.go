@@ -83,6 +83,7 @@ type Store struct {
 	now       func() time.Time
 	copied    func(kind, repo, digest, generation string)
 	listing   listing
+	written   objects.Recent // in today's generation
 	days      [4]atomic.Pointer[dayName]
 }
 
