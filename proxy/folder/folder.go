@@ -41,14 +41,6 @@ func New(root string, threads int) *Driver {
 // questions may as well be asked one after another.
 func (d *Driver) Immediate() bool { return true }
 
-// file is where an object is. Unlike distribution's driver it takes no path that leaves the folder.
-func (d *Driver) file(path string) (string, error) {
-	if !valid(path) {
-		return "", storagedriver.InvalidPathError{Path: path, DriverName: d.Name()}
-	}
-	return d.root + path, nil
-}
-
 // valid is storagedriver.PathRegexp, ^(/[A-Za-z0-9._-]+)+$, without components that mean another folder.
 func valid(path string) bool {
 	if path == "" || path[0] != '/' {

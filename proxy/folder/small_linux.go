@@ -1,13 +1,13 @@
+//go:build linux && (amd64 || arm64)
+
 package folder
 
 import (
+	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"os"
-	"path"
 	"syscall"
 	"time"
 
@@ -20,35 +20,48 @@ import (
 func notThere(err error) bool { return errors.Is(err, syscall.ENOENT) }
 
 // problem is what the system said, in the form of package os.
-func problem(call, path string, err error) error {
-	return &os.PathError{Op: call, Path: path, Err: err}
+func problem(call string, path []byte, err error) error {
+	return &os.PathError{Op: call, Path: text(path), Err: err}
 }
 
-// GetContent reads a whole object.
-func (d *Driver) GetContent(ctx context.Context, path string) ([]byte, error) {
-	file, err := d.file(path)
-	if err != nil {
-		return nil, err
+// begin is a call's turn, and the names that it is about.
+func (d *Driver) begin(ctx context.Context, path string) (*names, error) {
+	if !valid(path) { // unlike distribution's driver: it takes paths that leave the folder
+		return nil, storagedriver.InvalidPathError{Path: path, DriverName: d.Name()}
 	}
 	if err := d.enter(ctx); err != nil {
 		return nil, err
 	}
-	defer d.leave()
-	fd, err := open(file, syscall.O_RDONLY, 0)
+	return d.names(path), nil
+}
+
+func (d *Driver) end(n *names) {
+	d.leave()
+	n.free()
+}
+
+// GetContent reads a whole object.
+func (d *Driver) GetContent(ctx context.Context, path string) ([]byte, error) {
+	n, err := d.begin(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer d.end(n)
+	fd, err := open(workingDirectory, n.file, syscall.O_RDONLY, 0)
 	if err != nil {
 		return nil, d.failed(path, err)
 	}
 	defer func() { _ = syscall.Close(fd) }() // nothing was written
 	b, err := readAll(fd)
 	if err != nil {
-		return nil, d.failed(path, problem("read", file, err))
+		return nil, d.failed(path, problem("read", n.file, err))
 	}
 	return b, nil
 }
 
 func readAll(fd int) ([]byte, error) {
 	var st syscall.Stat_t
-	if err := again(func() error { return syscall.Fstat(fd, &st) }); err != nil {
+	if err := describe(fd, &st); err != nil {
 		return nil, err
 	}
 	// One more than there is, so that the last call, which finds the end, needs no other place.
@@ -75,39 +88,35 @@ func (d *Driver) Stat(ctx context.Context, path string) (storagedriver.FileInfo,
 	if path == "/" { // which the expression for paths does not take, and distribution's driver looks after
 		return d.Driver.Stat(ctx, path)
 	}
-	file, err := d.file(path)
+	st, err := d.look(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.enter(ctx); err != nil {
-		return nil, err
-	}
-	defer d.leave()
-	var st syscall.Stat_t
-	if err := again(func() error { return syscall.Stat(file, &st) }); err != nil {
-		if !notThere(err) {
-			err = problem("stat", file, err)
-		}
-		return nil, d.failed(path, err)
-	}
-	fi := storagedriver.FileInfoFields{Path: path, ModTime: modified(&st), IsDir: st.Mode&syscall.S_IFMT == syscall.S_IFDIR}
+	fi := storagedriver.FileInfoFields{Path: path, ModTime: time.Unix(st.Mtim.Unix()), IsDir: st.Mode&syscall.S_IFMT == syscall.S_IFDIR}
 	if !fi.IsDir {
 		fi.Size = st.Size
 	}
 	return storagedriver.FileInfoInternal{FileInfoFields: fi}, nil
 }
 
-func modified(st *syscall.Stat_t) time.Time { return time.Unix(st.Mtim.Unix()) }
+func (d *Driver) look(ctx context.Context, path string) (st syscall.Stat_t, err error) {
+	n, err := d.begin(ctx, path)
+	if err != nil {
+		return st, err
+	}
+	defer d.end(n)
+	if err = lookAt(n.file, &st); err != nil && !notThere(err) {
+		err = problem("stat", n.file, err)
+	}
+	return st, d.failed(path, err)
+}
 
 // List is distribution's where there is something: the answer that most look-ups get takes one system call.
 func (d *Driver) List(ctx context.Context, path string) ([]string, error) {
-	file, err := d.file(path)
-	if path == "/" || err != nil {
-		return d.Driver.List(ctx, path)
-	}
-	var st syscall.Stat_t
-	if err := again(func() error { return syscall.Stat(file, &st) }); notThere(err) {
-		return nil, d.failed(path, err)
+	if path != "/" && valid(path) {
+		if _, err := d.look(ctx, path); err != nil {
+			return nil, err
+		}
 	}
 	return d.Driver.List(ctx, path)
 }
@@ -115,55 +124,94 @@ func (d *Driver) List(ctx context.Context, path string) ([]string, error) {
 // PutContent writes a whole object: to another name beside it first, so that it appears as a whole, and to the disk
 // before it says so.
 func (d *Driver) PutContent(ctx context.Context, path string, content []byte) error {
-	file, err := d.file(path)
+	n, err := d.begin(ctx, path)
 	if err != nil {
 		return err
 	}
-	if err := d.enter(ctx); err != nil {
-		return err
-	}
-	defer d.leave()
-	return d.failed(path, write(file, content))
+	defer d.end(n)
+	return d.failed(path, n.write(content))
 }
 
-func write(file string, content []byte) error {
-	unfinished := file + "." + rand.Text() + ".tmp"
-	dir := path.Dir(file)
-	fd, err := create(unfinished, dir)
-	if err != nil {
-		return err
-	}
-	call, err := "write", writeAll(fd, content)
-	if err == nil {
-		call, err = "fsync", again(func() error { return syscall.Fsync(fd) })
-	}
-	if cerr := syscall.Close(fd); err == nil && cerr != nil && !errors.Is(cerr, syscall.EINTR) { // closed all the same (close(2))
-		call, err = "close", cerr
-	}
-	if err == nil {
-		call, err = "rename", again(func() error { return syscall.Rename(unfinished, file) })
-	}
-	if err != nil {
-		_ = syscall.Unlink(unfinished) // it may be that this is why: the folder has gone
-		return problem(call, file, err)
-	}
-	return syncDir(dir)
-}
-
-// create makes a file, and the folders above it when they are not there. A sweep may take them away in between.
-func create(file, dir string) (fd int, err error) {
-	const flags = syscall.O_WRONLY | syscall.O_CREAT | syscall.O_EXCL
+// write works below the folder, which is opened anyway: the way to it is long. A sweep may take it away in between.
+func (n *names) write(content []byte) error {
 	for try := 0; ; try++ {
-		if fd, err = open(file, flags, 0o666); !notThere(err) || try == 3 {
-			if err != nil {
-				err = problem("open", file, err)
-			}
-			return fd, err
+		dir, err := n.openDir()
+		if err != nil {
+			return err
 		}
-		if err := os.MkdirAll(dir, 0o777); err != nil {
-			return -1, err
+		err = n.writeIn(dir, content)
+		if cerr := syscall.Close(dir); err == nil && cerr != nil && !errors.Is(cerr, syscall.EINTR) { // closed all the same (close(2))
+			err = problem("close", n.file, cerr)
+		}
+		if !notThere(err) || try == 3 {
+			return err
 		}
 	}
+}
+
+func (n *names) writeIn(dir int, content []byte) error {
+	_, name, join := n.split()
+	defer join()
+	n.invent(name)
+	call := "open"
+	fd, err := open(dir, n.unfinished, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL, 0o666)
+	if err == nil {
+		call, err = "write", writeAll(fd, content)
+		if err == nil {
+			call, err = "fsync", persist(fd)
+		}
+		if cerr := syscall.Close(fd); err == nil && cerr != nil && !errors.Is(cerr, syscall.EINTR) {
+			call, err = "close", cerr
+		}
+		if err == nil {
+			call, err = "rename", rename(dir, n.unfinished, name)
+		}
+		if err != nil {
+			unlink(dir, n.unfinished) // it may be that this is why: the folder has gone
+		} else if err = persist(dir); err == nil { // the new name, too
+			return nil
+		}
+	}
+	join()
+	return problem(call, n.file, err)
+}
+
+// openDir opens the folder of the object, and makes it when it is not there.
+func (n *names) openDir() (fd int, err error) {
+	for try := 0; ; try++ {
+		dir, _, join := n.split()
+		fd, err = open(workingDirectory, dir, syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
+		join()
+		if err == nil {
+			return fd, nil
+		}
+		if !notThere(err) || try == 3 {
+			return -1, problem("open", n.file, err)
+		}
+		if err := makeDirs(n.file, bytes.LastIndexByte(n.file, '/')); err != nil {
+			return -1, problem("mkdir", n.file, err)
+		}
+	}
+}
+
+// makeDirs makes the folder that ends before path[end], and those above it. That one of them goes again meanwhile shows
+// when a file is made in it.
+func makeDirs(path []byte, end int) error {
+	err := mkdir(path, end)
+	if notThere(err) {
+		if above := bytes.LastIndexByte(path[:end], '/'); above > 0 {
+			if err := makeDirs(path, above); err != nil {
+				return err
+			}
+			if err = mkdir(path, end); notThere(err) {
+				return nil
+			}
+		}
+	}
+	if errors.Is(err, syscall.EEXIST) {
+		return nil
+	}
+	return err
 }
 
 func writeAll(fd int, b []byte) error {
@@ -180,39 +228,4 @@ func writeAll(fd int, b []byte) error {
 		b = b[n:]
 	}
 	return nil
-}
-
-// syncDir makes a new name in a folder durable. That the folder has gone meanwhile is somebody's wish.
-func syncDir(dir string) error {
-	fd, err := open(dir, syscall.O_RDONLY, 0)
-	if notThere(err) {
-		return nil
-	}
-	if err == nil {
-		err = again(func() error { return syscall.Fsync(fd) })
-		if cerr := syscall.Close(fd); err == nil && cerr != nil && !errors.Is(cerr, syscall.EINTR) {
-			err = cerr
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("sync folder: %w", problem("fsync", dir, err))
-	}
-	return nil
-}
-
-func open(file string, flags int, mode uint32) (fd int, err error) {
-	err = again(func() (err error) {
-		fd, err = syscall.Open(file, flags|syscall.O_CLOEXEC, mode)
-		return err
-	})
-	return fd, err
-}
-
-// again repeats what a signal has interrupted.
-func again(call func() error) error {
-	for {
-		if err := call(); !errors.Is(err, syscall.EINTR) {
-			return err
-		}
-	}
 }

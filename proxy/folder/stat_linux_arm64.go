@@ -1,0 +1,5 @@
+package folder
+
+import "syscall"
+
+const statAt = syscall.SYS_FSTATAT
