@@ -126,7 +126,7 @@ func (s *Store) addBlob(ctx context.Context, path, repo, digest string, r io.Rea
 		r = io.LimitReader(r, size+1) // one more, to see that there is more
 	}
 	counted := &counter{r: r}
-	_, err := s.storage.Save(ctx, path, stagingPath(repo), io.TeeReader(counted, h), func() error {
+	_, err := s.storage.Save(ctx, path, stagingPath(repo), objects.Sized{Reader: io.TeeReader(counted, h), Size: size}, func() error {
 		if size >= 0 && counted.n != size {
 			more := ""
 			if counted.n > size {

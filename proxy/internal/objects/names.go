@@ -153,10 +153,27 @@ func NewHash(digest string) hash.Hash {
 // one is on its side.
 func CheckSum(h hash.Hash, digest string) error {
 	algorithm, want, _ := strings.Cut(digest, ":")
-	if got := hex.EncodeToString(h.Sum(nil)); got != want {
+	var room [sha512.Size]byte
+	sum := h.Sum(room[:0])
+	if !isHex(want, sum) {
+		got := hex.EncodeToString(sum)
 		return fmt.Errorf("%w: the content is %s:%s and not %s", ErrDigest, algorithm, got, digest)
 	}
 	return nil
+}
+
+// isHex compares without making a string.
+func isHex(text string, b []byte) bool {
+	const digits = "0123456789abcdef"
+	if len(text) != 2*len(b) {
+		return false
+	}
+	for i, c := range b {
+		if text[2*i] != digits[c>>4] || text[2*i+1] != digits[c&15] {
+			return false
+		}
+	}
+	return true
 }
 
 // CheckBytes is CheckSum of bytes.

@@ -42,13 +42,18 @@ type Patient struct {
 	timeout time.Duration
 	limit   time.Duration // of a call whose caller has not gone away
 	lost    *Lost
+	workers *workers // of a driver that answers at once; nil: of another
 }
 
 var _ storagedriver.StorageDriver = (*Patient)(nil)
 
 // NewPatient wraps a driver. lost may be shared, and must not be nil.
 func NewPatient(d storagedriver.StorageDriver, timeout time.Duration, lost *Lost) *Patient {
-	return &Patient{driver: d, timeout: timeout, limit: timeout, lost: lost}
+	p := &Patient{driver: d, timeout: timeout, limit: timeout, lost: lost}
+	if p.Immediate() {
+		p.workers = newWorkers(d)
+	}
+	return p
 }
 
 // patiently is the same storage for a call that may take long.
@@ -92,7 +97,6 @@ func run[T any](ctx context.Context, p *Patient, c call[T]) (T, error) {
 	if n := p.lost.Calls(); n >= mostLost && !c.must {
 		return none, fmt.Errorf("%w: %d calls have not come back, so no other is made until they do: %s", ErrHung, n, c.what)
 	}
-	const running, back, givenUp = 0, 1, 2
 	var state atomic.Int32
 	done := make(chan outcome[T], 1)
 	go func() {
@@ -159,21 +163,37 @@ func (p *Patient) RedirectURL(r *http.Request, path string) (string, error) {
 
 // GetContent reads a whole object.
 func (p *Patient) GetContent(ctx context.Context, path string) ([]byte, error) {
+	if p.workers != nil {
+		a, err := p.ask(ctx, getContent, path, nil)
+		return a.bytes, err
+	}
 	return simple(ctx, p, "GetContent "+path, func(ctx context.Context) ([]byte, error) { return p.driver.GetContent(ctx, path) })
 }
 
 // PutContent writes a whole object; content must not change any more.
 func (p *Patient) PutContent(ctx context.Context, path string, content []byte) error {
+	if p.workers != nil {
+		_, err := p.ask(ctx, putContent, path, content)
+		return err
+	}
 	return p.plain(ctx, "PutContent "+path, func(ctx context.Context) error { return p.driver.PutContent(ctx, path, content) })
 }
 
 // Stat describes an object.
 func (p *Patient) Stat(ctx context.Context, path string) (storagedriver.FileInfo, error) {
+	if p.workers != nil {
+		a, err := p.ask(ctx, stat, path, nil)
+		return a.info, err
+	}
 	return simple(ctx, p, "Stat "+path, func(ctx context.Context) (storagedriver.FileInfo, error) { return p.driver.Stat(ctx, path) })
 }
 
 // List lists a folder.
 func (p *Patient) List(ctx context.Context, path string) ([]string, error) {
+	if p.workers != nil {
+		a, err := p.ask(ctx, list, path, nil)
+		return a.names, err
+	}
 	return simple(ctx, p, "List "+path, func(ctx context.Context) ([]string, error) { return p.driver.List(ctx, path) })
 }
 

@@ -37,11 +37,25 @@ type hanging struct {
 	lost *objects.Lost
 }
 
-func newHanging(t *testing.T) *hanging {
+// atOnce answers at once, as a folder does until it hangs.
+type atOnce struct{ *proxytest.FailingDriver }
+
+func (atOnce) Immediate() bool { return true }
+
+// ways are the two in which calls are made.
+var ways = map[string]bool{"": false, ", which answers at once": true}
+
+func newHanging(t *testing.T, immediate bool) *hanging {
 	t.Helper()
 	d := proxytest.NewFailingDriver(inmemory.New())
 	h := &hanging{FailingDriver: d, lost: &objects.Lost{}}
 	h.s = objects.Storage{Driver: objects.NewPatient(d, soon, h.lost), Small: 64}
+	if immediate {
+		h.s.Driver = objects.NewPatient(atOnce{d}, soon, h.lost)
+	}
+	if h.s.Immediate() != immediate {
+		t.Fatal("the driver's word is lost")
+	}
 	for _, p := range []string{"/a/small", "/a/large"} {
 		if _, err := h.s.Save(t.Context(), p, "/staging"+p, bytes.NewReader(make([]byte, map[string]int{"/a/small": 10, "/a/large": 1000}[p])), nil); err != nil {
 			t.Fatal(err)
@@ -84,30 +98,38 @@ func TestACallThatHangsIsGivenUp(t *testing.T) {
 		"Writer.Commit": write,
 		"Writer.Close":  write,
 	} {
-		t.Run(kind, func(t *testing.T) {
-			h := newHanging(t)
-			before := runtime.NumGoroutine()
-			release := h.hang(kind)
-			defer release()
-			if err := do(t.Context(), h.s); !errors.Is(err, objects.ErrStorage) || !errors.Is(err, objects.ErrHung) || objects.Absent(err) {
-				t.Errorf("got %v, want the storage's failure", err)
-			}
-			if n := h.lost.Calls(); n != 1 {
-				t.Errorf("%d calls are lost, want 1", n)
-			}
-			release()
-			eventually(t, "the call is not lost any more", func() bool { return h.lost.Calls() == 0 })
-			eventually(t, "its goroutine has ended", func() bool { return runtime.NumGoroutine() <= before })
-			if err := do(t.Context(), h.s); err != nil && !objects.Absent(err) {
-				t.Errorf("afterwards: %v", err)
-			}
-		})
+		for way, immediate := range ways {
+			t.Run(kind+way, func(t *testing.T) {
+				h := newHanging(t, immediate)
+				before := runtime.NumGoroutine()
+				release := h.hang(kind)
+				defer release()
+				if err := do(t.Context(), h.s); !errors.Is(err, objects.ErrStorage) || !errors.Is(err, objects.ErrHung) || objects.Absent(err) {
+					t.Errorf("got %v, want the storage's failure", err)
+				}
+				if n := h.lost.Calls(); n != 1 {
+					t.Errorf("%d calls are lost, want 1", n)
+				}
+				release()
+				eventually(t, "the call is not lost any more", func() bool { return h.lost.Calls() == 0 })
+				eventually(t, "its goroutine has ended", func() bool { return runtime.NumGoroutine() <= before })
+				if err := do(t.Context(), h.s); err != nil && !objects.Absent(err) {
+					t.Errorf("afterwards: %v", err)
+				}
+			})
+		}
 	}
 }
 
 // A storage from which nothing comes back costs a bounded number of goroutines, and callers no time.
 func TestAStorageThatHangsIsLeftAlone(t *testing.T) {
-	h := newHanging(t)
+	for way, immediate := range ways {
+		t.Run("storage"+way, func(t *testing.T) { hangsIsLeftAlone(t, newHanging(t, immediate)) })
+	}
+}
+
+func hangsIsLeftAlone(t *testing.T, h *hanging) {
+	t.Helper()
 	before := runtime.NumGoroutine()
 	release := h.hang("GetContent")
 	defer release()
@@ -147,7 +169,7 @@ func TestAStorageThatHangsIsLeftAlone(t *testing.T) {
 
 // A walk, and the deletion of much, take as long as they take.
 func TestWhatTakesLongButGoesOnIsNotGivenUp(t *testing.T) {
-	h := newHanging(t)
+	h := newHanging(t, false)
 	seen := 0
 	err := h.s.Walk(t.Context(), "/a", func(storagedriver.FileInfo) error {
 		time.Sleep(2 * soon)
@@ -184,7 +206,7 @@ func TestWhatTakesLongButGoesOnIsNotGivenUp(t *testing.T) {
 
 // What was given up has copies: the caller may use its buffers again.
 func TestABufferIsTheCallersWhenTheCallIsGivenUp(t *testing.T) {
-	h := newHanging(t)
+	h := newHanging(t, false)
 	rc, err := h.s.Driver.Reader(t.Context(), "/a/large", 0)
 	if err != nil {
 		t.Fatal(err)

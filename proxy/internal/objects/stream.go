@@ -76,12 +76,34 @@ func (s Storage) Copy(ctx context.Context, to, staging string, r io.Reader, dige
 
 // readHead reads what is kept in memory; more says that there may be others.
 func (s Storage) readHead(ctx context.Context, r io.Reader) (head []byte, more bool, err error) {
-	var b bytes.Buffer
-	n, err := io.Copy(&b, io.LimitReader(contextReader{ctx, r}, s.small()))
-	if err != nil {
-		return nil, false, err
+	size := int64(512)
+	if sized, ok := r.(Sized); ok && sized.Size >= 0 {
+		size = sized.Size + 1
 	}
-	return b.Bytes(), n == s.small(), nil
+	b := make([]byte, 0, min(size, s.small()))
+	for int64(len(b)) < s.small() {
+		if err := ctx.Err(); err != nil {
+			return nil, false, err
+		}
+		if len(b) == cap(b) {
+			b = append(b, 0)[:len(b)]
+		}
+		n, err := r.Read(b[len(b):min(int64(cap(b)), s.small())])
+		b = b[:len(b)+n]
+		if errors.Is(err, io.EOF) {
+			return b, false, nil
+		}
+		if err != nil {
+			return nil, false, err
+		}
+	}
+	return b, true, nil
+}
+
+// Sized is content that says how much it is, so that it is read into one piece of memory. It may be wrong.
+type Sized struct {
+	io.Reader
+	Size int64
 }
 
 func (s Storage) stage(ctx context.Context, path string, r io.Reader) (n int64, err error) {
