@@ -74,6 +74,17 @@ type lease struct {
 
 func key(scopes []string) string { return strings.Join(scopes, " ") }
 
+// lease is current for a plan. As long as the registry has not asked for any credentials it costs nothing.
+func (a *authorizer) lease(ctx context.Context, p *plan) (lease, error) {
+	a.mu.Lock()
+	unasked := a.service.scheme == ""
+	a.mu.Unlock()
+	if unasked {
+		return lease{}, nil
+	}
+	return a.current(ctx, scopes(p.q))
+}
+
 // current is the header for a new request: none as long as the registry did not ask for any.
 func (a *authorizer) current(ctx context.Context, scopes []string) (lease, error) {
 	a.mu.Lock()

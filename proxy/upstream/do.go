@@ -45,12 +45,13 @@ func (r *Registry) once(ctx context.Context, q Request) (*http.Response, error) 
 	if err != nil {
 		return nil, err
 	}
+	defer p.done()
 	resp, err := r.do(ctx, p)
 	if err != nil && q.Mount != "" && errors.Is(err, ErrCredentials) && ctx.Err() == nil {
 		// A token service may refuse the token as a whole because of the other repository. Without it
 		// the registry opens a session instead of mounting.
 		q.Mount = ""
-		p.scopes = scopes(q)
+		p.q = q
 		resp, err = r.do(ctx, p)
 	}
 	if err == nil && p.follow {
@@ -64,7 +65,7 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 	authorized := p.own && r.mode != Passthrough
 	if authorized {
 		var err error
-		if l, err = r.auth.current(ctx, p.scopes); err != nil {
+		if l, err = r.auth.lease(ctx, p); err != nil {
 			return nil, err
 		}
 	}
@@ -94,6 +95,10 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 					return nil, errorf(ErrRenewed, nil, "upstream %s refused its token while a body was sent to repository %s; send it again", r.base.Host, p.repo)
 				}
 				return resp, nil
+			}
+			if l.scopes == nil { // nobody has asked for them yet
+				l.scopes = scopes(p.q)
+				l.key = key(l.scopes)
 			}
 			next, better, err := r.auth.renew(ctx, l, challenges(resp.Header))
 			if err != nil {
@@ -133,33 +138,48 @@ func (r *Registry) attempt(ctx context.Context, p *plan, u *url.URL, authorizati
 		header = header.Clone()
 	}
 	p.sent = true
-	req := &http.Request{Method: p.method, URL: u, Host: u.Host, Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
-	delete(req.Header, "Authorization")
-	delete(req.Header, "Expect")
+	delete(header, "Authorization")
+	delete(header, "Expect")
 	if authorization != "" {
-		req.Header["Authorization"] = []string{authorization}
+		header["Authorization"] = []string{authorization}
 	}
 	if p.stream != nil {
-		return r.stream(ctx, p, req)
+		return r.stream(ctx, p, newRequest(ctx, p.method, u, header))
 	}
+	if r.quick == nil {
+		return r.bounded(ctx, p, u, header)
+	}
+	req := newRequest(ctx, p.method, u, header)
+	var payload *h1.Body
 	if len(p.replay) > 0 {
-		if r.quick != nil {
-			req.Body = h1.NewBody(p.replay)
-		} else {
-			req.Body = io.NopCloser(bytes.NewReader(p.replay)) // a type that http.Transport sends together with the headers
-		}
+		payload = h1.NewBody(p.replay)
+		req.Body, req.ContentLength = payload, int64(len(p.replay))
+	}
+	resp, err := r.roundTrip(p.operation(), req)
+	p.lent = p.lent || payload != nil && payload.Lent()
+	if err != nil && (errors.Is(err, h1.ErrHeaderTimeout) || strings.HasSuffix(err.Error(), "timeout awaiting response headers")) { // net/http's has no name
+		err = errHeaderTimeout
+	}
+	return resp, nil, err
+}
+
+// newRequest is http.NewRequestWithContext for what has been taken apart already.
+func newRequest(ctx context.Context, method string, u *url.URL, header http.Header) *http.Request {
+	template := http.Request{Method: method, URL: u, Host: u.Host, Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+	return template.WithContext(ctx)
+}
+
+// bounded sends a request over a transport that bounds no wait itself.
+func (r *Registry) bounded(ctx context.Context, p *plan, u *url.URL, header http.Header) (*http.Response, *body, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	req := newRequest(ctx, p.method, u, header)
+	if len(p.replay) > 0 {
+		p.lent = true
+		req.Body = io.NopCloser(bytes.NewReader(p.replay)) // a type that http.Transport sends together with the headers
 		req.ContentLength = int64(len(p.replay))
 	}
-	if r.quick != nil {
-		resp, err := r.roundTrip(p.operation(), req.WithContext(ctx))
-		if err != nil && (errors.Is(err, h1.ErrHeaderTimeout) || strings.HasSuffix(err.Error(), "timeout awaiting response headers")) { // net/http's has no name
-			err = errHeaderTimeout
-		}
-		return resp, nil, err
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(r.headerTimeout, func() { cancel(errHeaderTimeout) })
-	resp, err := r.roundTrip(p.operation(), req.WithContext(ctx))
+	resp, err := r.roundTrip(p.operation(), req)
 	timer.Stop()
 	if err != nil {
 		cancel(nil)

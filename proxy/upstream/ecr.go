@@ -30,7 +30,4 @@ func ParseECRHost(host string) (ECRHost, bool) {
 
 // ECR tells whether the registry is Amazon ECR, by its host name or because its credentials are ECR's
 // (then behind a name of one's own, of which nothing can be read).
-func (r *Registry) ECR() (ECRHost, bool) {
-	h, ok := ParseECRHost(r.base.Host)
-	return h, ok || r.mode == ECR
-}
+func (r *Registry) ECR() (ECRHost, bool) { return r.ecr, r.isECR }

@@ -120,7 +120,10 @@ func (r *Registry) session(base *url.URL, raw string) (u *url.URL, own bool, err
 	if err != nil || raw == "" {
 		return nil, false, errorf(ErrHost, nil, "upstream %s: gave an upload Location that is not a URL", r.base.Host)
 	}
-	u = base.ResolveReference(ref)
+	u = ref
+	if ref.Scheme == "" || ref.Opaque != "" || strings.Contains(ref.Path, "/.") || ref.Path == "" {
+		u = base.ResolveReference(ref)
+	}
 	u.Fragment, u.RawFragment = "", ""
 	switch {
 	case u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil:

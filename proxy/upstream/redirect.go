@@ -37,7 +37,7 @@ func (r *Registry) redirected(ctx context.Context, p *plan, resp *http.Response)
 		authorization := ""
 		if left = left || !r.origin(next) || next.Scheme != r.base.Scheme; !left {
 			if authorization = p.client; r.mode != Passthrough {
-				l, err := r.auth.current(ctx, p.scopes)
+				l, err := r.auth.lease(ctx, p)
 				if err != nil {
 					return nil, err
 				}

@@ -16,7 +16,7 @@ type Request struct {
 	Query      url.Values // added to a Location's own
 	Location   string     // a session URL as upstream gave it, absolute or relative: used instead of Path
 
-	Header        http.Header // copied, without hop-by-hop headers and Authorization
+	Header        http.Header // given over: hop-by-hop headers and Authorization are taken out of it, and its values stay as they are
 	Authorization string      // the client's: sent as it is with Passthrough, else unused
 
 	// Body is streamed: read once, never again after its first byte, and announced with Expect: 100-continue.
@@ -37,17 +37,20 @@ const small = 32 << 10
 
 // plan is a Request that was checked and can be sent several times.
 type plan struct {
+	q      Request
 	method string
 	url    *url.URL
-	own    bool // the URL is on the registry's own host, which may see credentials
+	at     url.URL // what url points to at first: one piece with the plan
+	own    bool    // the URL is on the registry's own host, which may see credentials
 	header http.Header
 	client string // Authorization of Passthrough
-	scopes []string
 	follow bool
 
 	stream io.Reader // not replayed
 	length int64
-	replay []byte // in memory
+	replay []byte  // in memory
+	taken  *[]byte // of which replay is a part: to be given back; nil: replay is the caller's
+	lent   bool    // replay may be read for longer than the request takes
 
 	sent   bool // header has been given to the transport, which reads it until the attempt ends
 	repeat bool // idempotent: repeated on connection errors and transient answers
@@ -58,7 +61,7 @@ type plan struct {
 }
 
 func (r *Registry) plan(q Request) (*plan, error) {
-	p := &plan{method: q.Method, repo: q.Repository}
+	p := &plan{q: q, method: q.Method, repo: q.Repository}
 	if p.method == "" {
 		p.method = http.MethodGet
 	}
@@ -66,12 +69,8 @@ func (r *Registry) plan(q Request) (*plan, error) {
 		return nil, err
 	}
 	p.header = outgoing(q.Header)
-	if r.Passthrough() {
-		if p.own {
-			p.client = q.Authorization
-		}
-	} else {
-		p.scopes = scopes(q)
+	if r.Passthrough() && p.own {
+		p.client = q.Authorization
 	}
 	reads := p.method == http.MethodGet || p.method == http.MethodHead
 	p.follow = reads && (q.Follow || r.follow && q.Location == "" && strings.HasPrefix(q.Path, "blobs/"))
@@ -106,23 +105,35 @@ func (p *plan) locate(r *Registry, q Request) error {
 			if u.RawQuery != "" {
 				u.RawQuery += "&"
 			}
-			u.RawQuery += q.Query.Encode()
+			u.RawQuery += encoded(q.Query)
 		}
 		p.url, p.own = u, own
 		return nil
 	}
-	path := "/v2/" + q.Path
-	if q.Repository != "" {
-		path = "/v2/" + q.Repository + "/" + q.Path
+	path := "/v2/" + q.Repository + "/" + q.Path
+	if q.Repository == "" {
+		path = "/v2/" + q.Path
 	}
 	for part := range strings.SplitSeq(path, "/") {
 		if part == ".." || part == "." {
 			return fmt.Errorf("upstream %s: path %q leaves its repository", r.base.Host, path)
 		}
 	}
-	p.url = &url.URL{Scheme: r.base.Scheme, Host: r.base.Host, Path: path, RawQuery: q.Query.Encode()}
-	p.own = true
+	p.at = url.URL{Scheme: r.base.Scheme, Host: r.base.Host, Path: path, RawQuery: encoded(q.Query)}
+	p.url, p.own = &p.at, true
 	return nil
+}
+
+// encoded is q.Encode, at less cost for a query with one value.
+func encoded(q url.Values) string {
+	if len(q) == 1 {
+		for k, v := range q {
+			if len(v) == 1 {
+				return url.QueryEscape(k) + "=" + url.QueryEscape(v[0])
+			}
+		}
+	}
+	return q.Encode()
 }
 
 // take decides how a body travels.
@@ -131,12 +142,22 @@ func (p *plan) take(r *Registry, q Request) error {
 		p.stream, p.length = q.Body, q.ContentLength
 		return nil
 	}
-	b := make([]byte, q.ContentLength)
+	p.taken = sizes[0].take() // of the size small
+	b := (*p.taken)[:q.ContentLength]
 	if _, err := io.ReadFull(q.Body, b); err != nil {
+		p.done()
 		return errorf(ErrBody, err, "request body for repository %s on its way to upstream %s ended early: %s", q.Repository, r.base.Host, brief(err))
 	}
 	p.replay = b
 	return nil
+}
+
+// done gives back what was taken, unless somebody may still read it.
+func (p *plan) done() {
+	if p.taken != nil && !p.lent {
+		sizes[0].give(p.taken)
+	}
+	p.taken, p.replay = nil, nil
 }
 
 // hopByHop headers belong to one connection (RFC 9110 section 7.6.1); the others are set here.
@@ -149,24 +170,23 @@ var hopByHop = map[string]bool{
 // ownAgent is shared by all requests; nothing changes a header's values in place.
 var ownAgent = []string{userAgent}
 
+// outgoing takes out what does not go up, and is h.
 func outgoing(h http.Header) http.Header {
-	out := make(http.Header, len(h)+3)
-	var named []string
+	if h == nil {
+		return http.Header{"User-Agent": ownAgent}
+	}
 	for _, v := range h["Connection"] {
-		for _, n := range strings.Split(v, ",") {
-			named = append(named, http.CanonicalHeaderKey(strings.TrimSpace(n)))
+		for n := range strings.SplitSeq(v, ",") {
+			delete(h, http.CanonicalHeaderKey(strings.TrimSpace(n)))
 		}
 	}
-	for k, v := range h {
-		if !hopByHop[k] {
-			out[k] = v[:len(v):len(v)]
+	for k := range h {
+		if hopByHop[k] {
+			delete(h, k)
 		}
 	}
-	for _, n := range named {
-		delete(out, n)
+	if _, ok := h["User-Agent"]; !ok {
+		h["User-Agent"] = ownAgent
 	}
-	if _, ok := out["User-Agent"]; !ok {
-		out["User-Agent"] = ownAgent
-	}
-	return out
+	return h
 }

@@ -81,6 +81,9 @@ func connection(err error) bool {
 
 // discard reads the rest of a short answer, so that its connection can be used again.
 func discard(resp *http.Response) {
+	if resp.Body == http.NoBody {
+		return
+	}
 	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
 	_ = resp.Body.Close()
 }

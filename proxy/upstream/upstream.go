@@ -39,6 +39,8 @@ type Registry struct {
 	base      *url.URL
 	hosts     []string
 	mode      Mode
+	ecr       ECRHost
+	isECR     bool
 	follow    bool
 	log       *slog.Logger
 	transport http.RoundTripper
@@ -97,6 +99,9 @@ func New(o Options) (*Registry, error) {
 		r.base = &url.URL{Scheme: "http", Host: "embedded"}
 	} else if r.base, err = parseURL(o.URL); err != nil {
 		return nil, err
+	}
+	if r.ecr, r.isECR = ParseECRHost(r.base.Host); r.mode == ECR {
+		r.isECR = true
 	}
 	limits, err := rates(r.base.Host, o.Rates)
 	if err != nil {

@@ -31,13 +31,12 @@ type head struct {
 	announcement int64 // Content-Length as it stands in the header, for HEAD; -1: none
 }
 
-// readHead reads one. got is called once the first byte is there. scratch is for the lines, and given back.
-func readHead(r *bufio.Reader, limit int, scratch []byte, got func()) (h head, _ []byte, err error) {
-	if _, err := r.Peek(1); err != nil {
-		return h, scratch, err
-	}
-	got()
+// readHead reads one. again is called before it reads another. scratch is for the lines, and given back.
+func readHead(r *bufio.Reader, limit int, scratch []byte, again func()) (h head, _ []byte, err error) {
 	for n := 0; ; n++ {
+		if n > 0 {
+			again()
+		}
 		var block string
 		block, scratch, err = readBlock(r, limit, scratch)
 		if err != nil {

@@ -55,7 +55,7 @@ type host struct {
 func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 	payload, ok := inMemory(req)
 	if !ok {
-		return c.Other.RoundTrip(req)
+		return c.Other.RoundTrip(forOther(req, payload))
 	}
 	h, err := c.host(req)
 	if err != nil {
@@ -100,7 +100,8 @@ func inMemory(req *http.Request) (payload []byte, ok bool) {
 
 // forOther gives http.Transport a body of a type that it sends together with the header.
 func forOther(req *http.Request, payload []byte) *http.Request {
-	if _, ours := req.Body.(*Body); ours {
+	if b, ours := req.Body.(*Body); ours {
+		b.lent = true
 		req = req.WithContext(req.Context())
 		req.Body = io.NopCloser(bytes.NewReader(payload))
 	}

@@ -2,6 +2,7 @@ package h1
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -14,6 +15,9 @@ import (
 const (
 	readBuffer  = 4 << 10
 	keepScratch = 8 << 10 // what of a connection's scratch is kept while it is idle
+	// quickly is how long an answer may take without that anything is made to notice the end of the context: most need a
+	// tenth of it, and what ends a request that is waiting costs as much as reading its answer.
+	quickly = 20 * time.Millisecond
 	// lastWords is how long a server that takes no more of a request may need to say why.
 	lastWords = 200 * time.Millisecond
 )
@@ -28,7 +32,7 @@ type conn struct {
 	scratch []byte
 
 	idleSince time.Time
-	deadline  time.Time // that is set; zero: none
+	writeBy   time.Time // the deadline that is set
 	reused    bool      // it has brought an answer before
 	answered  bool      // a byte of the answer to the present request came
 	wrote     bool      // a byte of the present request was taken
@@ -56,7 +60,6 @@ func (c *conn) quiet() bool {
 
 // exchange sends a request and reads the head of its answer. After an error the connection is closed.
 func (c *conn) exchange(req *http.Request, payload []byte) (*http.Response, error) {
-	c.begin(req.Context())
 	h, err := c.ask(req, payload)
 	if err != nil {
 		err = c.explain(err)
@@ -92,7 +95,7 @@ func (c *conn) exchange(req *http.Request, payload []byte) (*http.Response, erro
 		b.till = true
 	}
 	if b.r != nil || b.till || h.length > int64(c.r.Buffered()) {
-		c.patience(0) // how long a body takes is up to who reads it
+		c.wait(time.Time{}) // how long a body takes is up to who reads it
 	}
 	a.Body = b
 	return &a.Response, nil
@@ -107,36 +110,23 @@ type answer struct {
 	body body
 }
 
-// begin makes the end of ctx the end of what the connection does.
-func (c *conn) begin(ctx context.Context) {
-	c.ctx, c.answered, c.wrote = ctx, false, false
-	c.patience(c.client.HeaderTimeout)
-	c.stop = nil
-	if ctx.Done() != nil {
-		c.stop = context.AfterFunc(ctx, c.interrupt)
+// wait lets the connection be read until a point in time, or as long as it takes, and until the context ends.
+func (c *conn) wait(end time.Time) {
+	if c.stop == nil && c.ctx.Done() != nil {
+		c.stop = context.AfterFunc(c.ctx, c.interrupt)
 	}
-}
-
-// patience gives the connection at least so much time, or as much as it takes. One that is there already is not touched
-// for a little more, since that costs as much as a small read.
-func (c *conn) patience(d time.Duration) {
-	if d == 0 {
-		if !c.deadline.IsZero() {
-			c.deadline = time.Time{}
-			_ = c.nc.SetDeadline(c.deadline) // fails on a closed connection, and then so does what follows
-		}
-		return
-	}
-	now := time.Now()
-	if left := c.deadline.Sub(now); left >= d && left <= d+d/4 {
-		return
-	}
-	c.deadline = now.Add(d + d/4)
-	_ = c.nc.SetDeadline(c.deadline)
+	_ = c.nc.SetReadDeadline(end) // fails on a closed connection, and then so does what follows
 }
 
 // ask is the exchange itself.
 func (c *conn) ask(req *http.Request, payload []byte) (h head, err error) {
+	c.ctx, c.stop, c.answered, c.wrote = req.Context(), nil, false, false
+	began := time.Now()
+	end := began.Add(c.client.HeaderTimeout)
+	if c.writeBy.Before(end) { // not for each request: it costs as much as a small read
+		c.writeBy = end.Add(c.client.HeaderTimeout / 4)
+		_ = c.nc.SetWriteDeadline(c.writeBy)
+	}
 	b, err := appendRequest(c.scratch[:0], req, payload)
 	c.scratch = b
 	if err != nil {
@@ -148,11 +138,12 @@ func (c *conn) ask(req *http.Request, payload []byte) (h head, err error) {
 		if !c.wrote {
 			return h, werr
 		}
-		// A server that refuses a body in its middle answers and closes.
-		c.deadline = time.Now().Add(lastWords)
-		_ = c.nc.SetReadDeadline(c.deadline)
+		end = time.Now().Add(lastWords) // a server that refuses a body in its middle answers and closes
 	}
-	h, c.scratch, err = readHead(c.r, c.client.MaxHeader, c.scratch, func() { c.answered = true })
+	if err = c.firstByte(end, began.Add(quickly)); err == nil {
+		c.answered = true
+		h, c.scratch, err = readHead(c.r, c.client.MaxHeader, c.scratch, func() { c.wait(end) })
+	}
 	if werr != nil {
 		if err != nil {
 			return h, werr
@@ -162,12 +153,32 @@ func (c *conn) ask(req *http.Request, payload []byte) (h head, err error) {
 	return h, err
 }
 
+// firstByte waits for an answer.
+func (c *conn) firstByte(end, soon time.Time) error {
+	if soon.Before(end) {
+		_ = c.nc.SetReadDeadline(soon)
+		_, err := c.r.Peek(1)
+		switch {
+		case err == nil:
+			if there, _ := c.r.Peek(c.r.Buffered()); !bytes.Contains(there, []byte("\r\n\r\n")) {
+				c.wait(end) // for the rest of the header
+			}
+			return nil
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return err
+		}
+	}
+	c.wait(end)
+	_, err := c.r.Peek(1)
+	return err
+}
+
 // explain is the error of whoever ended the request, if the server did not.
 func (c *conn) explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case c.cancelled.Load():
+	case c.cancelled.Load(), c.ctx.Err() != nil:
 		return context.Cause(c.ctx)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return ErrHeaderTimeout

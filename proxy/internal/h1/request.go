@@ -13,7 +13,11 @@ import (
 type Body struct {
 	r     bytes.Reader
 	bytes []byte
+	lent  bool
 }
+
+// Lent says that the body was left to another http.RoundTripper, which may read it for longer than the request takes.
+func (b *Body) Lent() bool { return b.lent }
 
 // NewBody is a request's body; b is not to be changed as long as that is under way.
 func NewBody(b []byte) *Body {
