@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
@@ -92,21 +93,30 @@ func writeFailure(w http.ResponseWriter, f *Failure) {
 	if err != nil { // cannot happen: strings only
 		body = []byte(`{"errors":[{"code":"UNKNOWN","message":"internal error"}]}`)
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header()["Content-Type"] = jsonType
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(f.Status)
 	_, _ = w.Write(body) // a client that is gone cannot be told
 }
 
+// jsonType is shared by all answers; nothing changes a header's values in place.
+var jsonType = []string{"application/json"}
+
 // errorCode finds distribution's registered code for its spec text.
 func errorCode(text string) errcode.ErrorCode {
-	for _, d := range errcode.GetErrorAllDescriptors() {
-		if d.Value == text {
-			return d.Code
-		}
+	if code, ok := errorCodes()[text]; ok {
+		return code
 	}
 	return errcode.ErrorCodeUnknown
 }
+
+var errorCodes = sync.OnceValue(func() map[string]errcode.ErrorCode {
+	codes := map[string]errcode.ErrorCode{}
+	for _, d := range errcode.GetErrorAllDescriptors() {
+		codes[d.Value] = d.Code
+	}
+	return codes
+})
 
 // How much of a body is still read after an early answer, and for how long. Go closes a connection
 // whose request was not read to its end, and the client then prints "broken pipe" instead of the

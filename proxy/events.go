@@ -87,7 +87,7 @@ func (ex *exchange) event(action, ref, digest string) (e notifications.Event) {
 		if ex.r.TLS != nil {
 			scheme = "https"
 		}
-		e.Target.URL = scheme + "://" + clip(ex.r.Host) + ex.here("manifests", digest)
+		e.Target.URL = scheme + "://" + clip(ex.r.Host) + ex.here("/manifests/", digest)
 	}
 	e.Request = notifications.RequestRecord{
 		ID: newID(), Addr: ex.r.RemoteAddr, Host: clip(ex.r.Host), Method: ex.r.Method, UserAgent: clip(ex.r.UserAgent()),

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"sluice/filters"
@@ -32,11 +33,38 @@ type exchange struct {
 	log     *slog.Logger
 	answers bool // something was written to the client
 
+	// What log is made of, and the values of the answer's header: one piece with the exchange, since every request has them.
+	lines  aboutRepository
+	logger slog.Logger
+	values [6]string
+	said   int
+
 	tags      url.Values      // of a push by digest that names tags too
 	stale     bool            // the upload URL is not that of the last answer
 	waited    int64           // atomic: nanoseconds, for upstream to show what was pushed (gap.go)
 	storedNow map[string]bool // blobs that this push has made permanent
 	standIns  bool            // children that storage does not give back are taken for what their entries say
+}
+
+// say sets a header of the answer. The name is in its canonical form.
+func (ex *exchange) say(name, value string) {
+	h := ex.w.Header()
+	if ex.said == len(ex.values) {
+		h[name] = []string{value}
+		return
+	}
+	at := ex.said
+	ex.said++
+	ex.values[at] = value
+	h[name] = ex.values[at : at+1 : at+1]
+}
+
+// decimal is a number in a header; most are nought.
+func decimal(n int64) string {
+	if n == 0 {
+		return "0"
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 func (ex *exchange) ctx() context.Context { return ex.r.Context() }
@@ -146,7 +174,6 @@ func blobPath(digest string) string { return "blobs/" + digest }
 
 func manifestPath(ref string) string { return "manifests/" + ref }
 
-// here is the path of something in this repository as the client names it.
-func (ex *exchange) here(parts ...string) string {
-	return (&url.URL{Path: "/v2/" + ex.repo + "/" + strings.Join(parts, "/")}).EscapedPath()
-}
+// here is the path of something in this repository as the client names it. Neither a valid repository nor a digest, a
+// tag or a sealed token has a character that would have to be escaped.
+func (ex *exchange) here(kind, name string) string { return "/v2/" + ex.repo + kind + name }

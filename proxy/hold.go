@@ -10,6 +10,7 @@ import (
 	godigest "github.com/opencontainers/go-digest"
 
 	"sluice/proxy/config"
+	"sluice/proxy/internal/objects"
 	"sluice/proxy/quarantine"
 	"sluice/proxy/session"
 	"sluice/proxy/upstream"
@@ -26,7 +27,7 @@ func (ex *exchange) holdWhole(st *session.State, digest string, c *chunk) error 
 		return err
 	}
 	body := c.all()
-	small, err := io.ReadAll(io.LimitReader(body, heldInMemory+1))
+	small, err := readUpTo(body, c.length, heldInMemory+1)
 	if err != nil {
 		return bodyError(ex, err)
 	}
@@ -35,8 +36,8 @@ func (ex *exchange) holdWhole(st *session.State, digest string, c *chunk) error 
 		rest.Offset = 0 // what earlier requests brought is part of body
 		return ex.holdParts(&rest, digest, io.MultiReader(bytes.NewReader(small), body), c.length)
 	}
-	if got := godigest.Digest(digest).Algorithm().FromBytes(small); got.String() != digest {
-		return wrongDigest(ex.repo, digest, got.String())
+	if objects.CheckBytes(small, digest) != nil {
+		return wrongDigest(ex.repo, digest, godigest.Digest(digest).Algorithm().FromBytes(small).String())
 	}
 	room := ex.p.heldQuota.room(ex.id.Key)
 	defer room.drop()

@@ -33,7 +33,7 @@ func copyHeader(to, from http.Header) {
 
 // discard lets the connection to upstream be used again.
 func discard(resp *http.Response) {
-	if resp == nil || resp.Body == nil {
+	if resp == nil || resp.Body == nil || resp.Body == http.NoBody {
 		return
 	}
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxErrorBody))
@@ -77,7 +77,7 @@ func (ex *exchange) passResponse(resp *http.Response) {
 		}
 	}
 	if resp.ContentLength >= 0 && h.Get("Content-Length") == "" && ex.r.Method != http.MethodHead {
-		h.Set("Content-Length", fmt.Sprint(resp.ContentLength))
+		ex.say("Content-Length", decimal(resp.ContentLength))
 	}
 	ex.answers = true
 	ex.w.WriteHeader(resp.StatusCode)

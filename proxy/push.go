@@ -13,6 +13,7 @@ import (
 	"sluice/filters"
 	"sluice/filters/ocidoc"
 	"sluice/proxy/config"
+	"sluice/proxy/internal/objects"
 	"sluice/proxy/observe"
 	"sluice/proxy/quarantine"
 	"sluice/proxy/upstream"
@@ -69,23 +70,48 @@ func (ex *exchange) readManifest(ref string) ([]byte, error) {
 			return nil, f
 		}
 	}
-	tooLarge := refuse(http.StatusRequestEntityTooLarge, codeManifestInvalid, "manifest %s for repository %s is larger than %d bytes, the size that registries take", clip(ref), ex.repo, ocidoc.MaxBytes)
-	if ex.r.ContentLength > ocidoc.MaxBytes {
-		return nil, tooLarge
+	tooLarge := func() error {
+		return refuse(http.StatusRequestEntityTooLarge, codeManifestInvalid, "manifest %s for repository %s is larger than %d bytes, the size that registries take", clip(ref), ex.repo, ocidoc.MaxBytes)
 	}
-	body, err := io.ReadAll(io.LimitReader(ex.r.Body, ocidoc.MaxBytes+1))
+	if ex.r.ContentLength > ocidoc.MaxBytes {
+		return nil, tooLarge()
+	}
+	body, err := readUpTo(ex.r.Body, ex.r.ContentLength, ocidoc.MaxBytes+1)
 	if err != nil {
 		return nil, bodyError(ex, err)
 	}
 	if len(body) > ocidoc.MaxBytes {
-		return nil, tooLarge
+		return nil, tooLarge()
 	}
 	if digestRef(ref) {
-		if got := godigest.Digest(ref).Algorithm().FromBytes(body); got.String() != ref {
+		if objects.CheckBytes(body, ref) != nil {
+			got := godigest.Digest(ref).Algorithm().FromBytes(body)
 			return nil, refuse(http.StatusBadRequest, codeDigestInvalid, "manifest for repository %s has digest %s, not %s: nothing was changed", ex.repo, got, ref)
 		}
 	}
 	return body, nil
+}
+
+// believed is how much memory a length is worth that somebody only says.
+const believed = 64 << 10
+
+// readUpTo is io.ReadAll of an io.LimitReader, for what says its length, or -1.
+func readUpTo(r io.Reader, length int64, limit int) ([]byte, error) {
+	b := make([]byte, 0, min(max(length+1, 512), believed, int64(limit)))
+	for len(b) < limit {
+		if len(b) == cap(b) {
+			b = append(b, 0)[:len(b)]
+		}
+		n, err := r.Read(b[len(b):min(cap(b), limit)])
+		b = b[:len(b)+n]
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return b, err
+		}
+	}
+	return b, nil
 }
 
 // received is the digest that the answer carries (I5): of the bytes received, in the algorithm of
@@ -100,13 +126,12 @@ func received(ref string, doc *ocidoc.Document) string {
 // answerManifest is the 201 of a manifest. regctl and oras take no other status.
 func (ex *exchange) answerManifest(ref string, doc *ocidoc.Document) error {
 	digest := received(ref, doc)
-	h := ex.w.Header()
-	h.Set("Location", ex.here("manifests", digest))
-	h.Set("Docker-Content-Digest", digest)
+	ex.say("Location", ex.here("/manifests/", digest))
+	ex.say("Docker-Content-Digest", digest)
 	if doc.Subject != nil && ex.action() != filters.Forward { // under forward only upstream's word counts
-		h.Set("OCI-Subject", doc.Subject.Digest)
+		ex.w.Header().Set("OCI-Subject", doc.Subject.Digest)
 	}
-	h.Set("Content-Length", "0")
+	ex.say("Content-Length", "0")
 	ex.answers = true
 	ex.w.WriteHeader(http.StatusCreated)
 	return nil

@@ -131,10 +131,22 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, route observe.Rout
 		return
 	}
 	// Layers are read while the answer is already being written (errors to a streaming client).
-	_ = http.NewResponseController(w).EnableFullDuplex()
+	enableFullDuplex(w)
 	start := time.Now()
 	err := entry.handle(ex)
 	ex.finish(err, time.Since(start))
+}
+
+// enableFullDuplex is http.ResponseController's, for the writer that all requests have.
+func enableFullDuplex(w http.ResponseWriter) {
+	if seen, ok := w.(*watched); ok {
+		w = seen.ResponseWriter
+	}
+	if full, ok := w.(interface{ EnableFullDuplex() error }); ok {
+		_ = full.EnableFullDuplex()
+	} else {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+	}
 }
 
 // exchange finds out everything that a handler needs to know, or why there is no answer.
@@ -152,8 +164,10 @@ func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, repo, ref strin
 	}
 	ex := &exchange{
 		p: p, w: w, seen: watching(w), r: r, repo: repo, ref: ref, up: u, upRepo: upRepo, id: id,
-		rule: p.cfg.Rule(repo), log: slog.New(&aboutRepository{p.log.Handler(), repo}),
+		rule: p.cfg.Rule(repo), lines: aboutRepository{p.log.Handler(), repo},
 	}
+	ex.logger = *slog.New(&ex.lines)
+	ex.log = &ex.logger
 	ex.seen.repo, ex.seen.identity = repo, id.Name
 	if p.cfg.AccessLog || p.traces != nil {
 		ex.seen.reference = referred(r, ex.seen.route, ref)
@@ -169,27 +183,29 @@ func (ex *exchange) finish(err error, took time.Duration) {
 	if err == nil {
 		return
 	}
-	var p *passed
-	var f *Failure
-	switch {
-	case errors.As(err, &p):
+	if p, is := errors.AsType[*passed](err); is {
 		ex.passResponse(p.resp)
 		drain(ex.w, ex.r)
 		return
+	}
+	f, is := errors.AsType[*Failure](err)
+	switch {
 	case ex.r.Context().Err() != nil:
 		ex.log.Info("client went away", "method", ex.r.Method, "took", took)
 		panic(http.ErrAbortHandler) // nothing can be said any more; the connection must not be reused
-	case errors.As(err, &f):
+	case is:
 	default:
 		f = transient(err, "sluice could not serve %s for repository %s: see its log", ex.r.Method, ex.repo)
 	}
-	level := ex.log.Warn
+	level := slog.LevelWarn
 	if f.Status >= 500 || f.Status == http.StatusTooManyRequests {
-		level = ex.log.Error
+		level = slog.LevelError
 	} else if f.Status == http.StatusNotFound {
-		level = ex.log.Debug
+		level = slog.LevelDebug
 	}
-	level("request refused", "method", ex.r.Method, "route", ex.seen.route.String(), "status", f.Status, "code", f.Code, "reason", f.Error())
+	if ex.log.Enabled(ex.ctx(), level) {
+		ex.log.Log(ex.ctx(), level, "request refused", "method", ex.r.Method, "route", ex.seen.route.String(), "status", f.Status, "code", f.Code, "reason", f.Error())
+	}
 	if ex.answers {
 		panic(http.ErrAbortHandler) // half an answer is out: cut it, so that nobody takes it for whole
 	}

@@ -7,9 +7,11 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync/atomic"
 
 	"sluice/filters"
+	"sluice/filters/ocidoc"
 	"sluice/proxy/session"
 	"sluice/proxy/upstream"
 )
@@ -22,6 +24,7 @@ type chunk struct {
 	carried int64        // bytes of head that earlier requests brought
 	read    atomic.Int64 // bytes of rest that were read, by whoever streams it
 	ended   bool         // rest is at its end
+	begin   [filters.PeekLen]byte
 }
 
 func (c *chunk) Read(b []byte) (int, error) {
@@ -46,7 +49,22 @@ func (c *chunk) all() io.Reader {
 	case len(c.head) == 0:
 		return c
 	}
-	return io.MultiReader(bytes.NewReader(c.head), c)
+	return &behindHead{c: c, head: c.head}
+}
+
+// behindHead is an io.MultiReader of the two.
+type behindHead struct {
+	c    *chunk
+	head []byte
+}
+
+func (b *behindHead) Read(p []byte) (int, error) {
+	if len(b.head) == 0 {
+		return b.c.Read(p)
+	}
+	n := copy(p, b.head)
+	b.head = b.head[n:]
+	return n, nil
 }
 
 // newChunk takes the request's body behind the bytes that an earlier PATCH left.
@@ -68,14 +86,20 @@ func (ex *exchange) peek(c *chunk, last bool) (filters.Guess, error) {
 	if !ex.peeks() {
 		return filters.Pass, nil
 	}
-	buf := make([]byte, filters.PeekLen)
+	if c.head = c.head[:len(c.head):len(c.head)]; len(c.head) == 0 { // what there is may be remembered elsewhere
+		c.head = c.begin[:0]
+	}
 	for {
 		g := filters.Peek(c.head, last && c.ended)
 		if g != filters.Undecided || c.ended {
 			return g, nil
 		}
-		n, err := c.Read(buf[:max(1, filters.PeekLen-len(c.head))])
-		c.head = append(c.head[:len(c.head):len(c.head)], buf[:n]...)
+		at := len(c.head)
+		if most := max(1, filters.PeekLen-at); cap(c.head) < at+most {
+			c.head = append(make([]byte, 0, at+most), c.head...)
+		}
+		n, err := c.Read(c.head[at:min(cap(c.head), max(at+1, filters.PeekLen))])
+		c.head = c.head[:at+n]
 		if err != nil && !errors.Is(err, io.EOF) {
 			return g, bodyError(ex, err)
 		}
@@ -101,7 +125,7 @@ func (ex *exchange) patchUpload() error {
 		var f *Failure
 		if errors.As(err, &f) && f.Status == http.StatusRequestedRangeNotSatisfiable {
 			if token, err := ex.p.sealer.Seal(st); err == nil {
-				f.Header.Set("Location", ex.here("blobs", "uploads", token))
+				f.Header.Set("Location", ex.here("/blobs/uploads/", token))
 			}
 		}
 		return err
@@ -114,7 +138,7 @@ func (ex *exchange) patchUpload() error {
 		}
 		switch guess {
 		case filters.Undecided, filters.Empty:
-			st.Peeked = c.head
+			st.Peeked = bytes.Clone(c.head) // the rest of the chunk goes
 			st.Offset = int64(len(c.head))
 			ex.p.progress.put(st)
 			return ex.answerSession(http.StatusAccepted, &st)
@@ -177,9 +201,12 @@ func (ex *exchange) streamChunk(st *session.State, c *chunk, ranged bool) error 
 	return ex.answerSession(http.StatusAccepted, st)
 }
 
+// octetStream is shared by all requests; nothing changes a header's values in place.
+var octetStream = []string{"application/octet-stream"}
+
 // chunkHeader says of a chunk that is sent on where it begins.
 func chunkHeader(st *session.State, length int64, ranged bool) http.Header {
-	header := http.Header{"Content-Type": {"application/octet-stream"}}
+	header := http.Header{"Content-Type": octetStream}
 	if from := st.Offset - st.Pending; ranged && length > 0 {
 		header.Set("Content-Range", fmt.Sprintf("%d-%d", from, from+length-1))
 	}
@@ -192,7 +219,21 @@ func (ex *exchange) putUpload() error {
 	if err != nil {
 		return err
 	}
-	return ex.complete(&st, ex.r.URL.Query().Get("digest"))
+	return ex.complete(&st, queriedDigest(ex.r.URL))
+}
+
+// queriedDigest is the digest that a URL names. Nearly all are written as clients write them, and then nothing has to be
+// taken apart.
+func queriedDigest(u *url.URL) string {
+	if v, only := strings.CutPrefix(u.RawQuery, "digest="); only {
+		if hex, ok := strings.CutPrefix(v, "sha256%3A"); ok && ocidoc.ValidDigest("sha256:"+hex) {
+			return "sha256:" + hex
+		}
+		if ocidoc.ValidDigest(v) {
+			return v
+		}
+	}
+	return u.Query().Get("digest")
 }
 
 // complete ends an upload with the digest that its bytes must have. Upstream checks what streams

@@ -21,7 +21,10 @@ import (
 // The session that the client gets exists only in its URL. Upstream's is opened when bytes arrive
 // that go there, so that an attestation costs upstream nothing (distribution-spec, "Pushing blobs").
 func (ex *exchange) postUpload() error {
-	q := ex.r.URL.Query()
+	var q url.Values
+	if ex.r.URL.RawQuery != "" {
+		q = ex.r.URL.Query()
+	}
 	if digest := q.Get("mount"); digest != "" {
 		return ex.mount(digest, q)
 	}
@@ -125,14 +128,13 @@ func (ex *exchange) answerSession(status int, st *session.State) error {
 	if err != nil {
 		return transient(err, "sluice could not seal the upload to repository %s: see its log", ex.repo)
 	}
-	h := ex.w.Header()
-	h.Set("Location", ex.here("blobs", "uploads", token))
-	h.Set("Range", uploadRange(st.Offset))
-	h.Set("Docker-Upload-Uuid", st.ID)
+	ex.say("Location", ex.here("/blobs/uploads/", token))
+	ex.say("Range", uploadRange(st.Offset))
+	ex.say("Docker-Upload-Uuid", st.ID)
 	if v := ex.p.authority.minChunk(ex.repo); v != "" && ex.r.Method == http.MethodPost {
-		h.Set(chunkMinLength, v)
+		ex.w.Header().Set(chunkMinLength, v)
 	}
-	h.Set("Content-Length", "0")
+	ex.say("Content-Length", "0")
 	ex.answers = true
 	ex.w.WriteHeader(status)
 	return nil
@@ -140,16 +142,18 @@ func (ex *exchange) answerSession(status int, st *session.State) error {
 
 // uploadRange is "0-<last byte>"; the spec has no form for none, and distribution says 0-0.
 func uploadRange(offset int64) string {
-	return "0-" + strconv.FormatInt(max(offset-1, 0), 10)
+	if offset <= 1 {
+		return "0-0"
+	}
+	return "0-" + strconv.FormatInt(offset-1, 10)
 }
 
 // answerBlob tells that the blob is there. Docker-Content-Digest is the digest that was asked for:
 // BuildKit and containerd compare it.
 func (ex *exchange) answerBlob(digest string) error {
-	h := ex.w.Header()
-	h.Set("Location", ex.here("blobs", digest))
-	h.Set("Docker-Content-Digest", digest)
-	h.Set("Content-Length", "0")
+	ex.say("Location", ex.here("/blobs/", digest))
+	ex.say("Docker-Content-Digest", digest)
+	ex.say("Content-Length", "0")
 	ex.answers = true
 	ex.w.WriteHeader(http.StatusCreated)
 	return nil
