@@ -19,6 +19,9 @@
 //   - Missing repositories of Amazon ECR, made when a push finds one (createrepo.go).
 //   - An in-process registry ([NewEmbedded]) that is reached like any other, over connections in memory.
 //
+// Requests without a body, or with one of at most 32 KiB, which is read first, go over a client of our own (internal/h1);
+// bodies that stream, and all that goes through a proxy of the environment, over http.Transport. Each has its connections.
+//
 // HTTP/2 is deliberately not negotiated: over it all uploads share one connection and its
 // flow-control windows, bytes are cut into 16 KiB frames, and the body never reaches the connection's
 // ReadFrom, which is what makes large layers cheap (see conn.go and BenchmarkUpload).
