@@ -11,6 +11,9 @@ import (
 // Settle waits for what nobody waits for: sessions that are cancelled in the background.
 func (p *Proxy) Settle() { p.background.Wait() }
 
+// HandlersEnd waits for the requests that run, also those whose clients have gone; none may begin meanwhile.
+func (p *Proxy) HandlersEnd() { p.handlers.Wait() }
+
 // Sweep is one round of housekeeping.
 func (p *Proxy) Sweep(ctx context.Context) {
 	p.sweep(ctx)

@@ -194,6 +194,7 @@ func TestAHangingUpstreamHoldsNobodyLongerThanTheClientWaits(t *testing.T) {
 			if err := receive(t, "end of the push", ended); err == nil {
 				t.Error("the push succeeds")
 			}
+			r.proxy.HandlersEnd()
 			m.check(r, c, tree, plain)
 			r.server.Close()
 			_ = r.proxy.Close()

@@ -60,6 +60,7 @@ func TestStreamEndsUpstreamWhenTheClientHangsUp(t *testing.T) {
 							}
 						}
 					}
+					r.proxy.HandlersEnd()
 					r.proxy.Settle()
 					up.Server.CloseClientConnections() // idle ones have goroutines as well
 					if pass == 0 {
