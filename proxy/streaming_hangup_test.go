@@ -59,8 +59,8 @@ func TestStreamEndsUpstreamWhenTheClientHangsUp(t *testing.T) {
 								t.Error("upstream takes an upload that broke off for a whole one")
 							}
 						}
+						r.proxy.HandlersEnd()
 					}
-					r.proxy.HandlersEnd()
 					r.proxy.Settle()
 					up.Server.CloseClientConnections() // idle ones have goroutines as well
 					if pass == 0 {
