@@ -200,7 +200,19 @@ func TestContainerdPushesAndPulls(t *testing.T) {
 					m, ctr, e, w := needImages(t), tool(t, c.ctr), shared(t, c.engine), newWorld(t, "view: "+view)
 					run := func(args ...string) {
 						t.Helper()
-						run(t, append([]string{ctr, "--address", e.containerd, "--namespace", "e2e"}, args...)...)
+						// Reading its own content from containerd, ctr 1.6 now and then meets an end too early, also when it pushes
+						// past Sluice. An error of a registry does not read so.
+						const own = "rpc error: code = Internal desc = unexpected EOF"
+						for try := 1; ; try++ {
+							_, err := tryRun(append([]string{ctr, "--address", e.containerd, "--namespace", "e2e"}, args...)...)
+							if err == nil {
+								return
+							}
+							if c.name != "1.6" || try == 3 || !strings.Contains(err.Error(), own) {
+								t.Fatal(err)
+							}
+							t.Log("again: ", err)
+						}
 					}
 					through, reference := w.via+"/app:1", w.direct+"/reference:1"
 					for _, copied := range [][2]string{{m.attested[form.name], through}, {m.clean[form.name], reference}} {
