@@ -118,7 +118,7 @@ func sweptEmpty(t *testing.T, data string, up *registry) {
 	ended := make(chan error, 1)
 	go func() { ended <- p.Run(ctx) }()
 	left := before
-	for deadline := time.Now().Add(sweepTime); left > 0 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(sweepTime + time.Duration(before)*5*time.Millisecond); left > 0 && time.Now().Before(deadline); time.Sleep(time.Second) {
 		if left, _, err = q.Usage(t.Context()); err != nil {
 			left = before // it is being removed under our eyes
 		}
