@@ -99,19 +99,9 @@ func startReplica(t testing.TB, upstream *registry, endpoint, settings string) *
 		host: fmt.Sprintf("127.0.0.1:%d", port), config: filepath.Join(scratch(t), "config.yml"), bin: shared(t, bench.sluice),
 		env: []string{"AWS_ACCESS_KEY_ID=" + bucketKey, "AWS_SECRET_ACCESS_KEY=" + bucketSecret},
 	}
-	s.ready = httpReady("http://" + s.host + "/v2/")
 	config := fmt.Sprintf("listen: %s\nadmin: \"\"\nupstreams: [{url: \"http://%s\", credentials: anonymous}]\nstorage: {s3: {bucket: state, regionendpoint: %q, forcepathstyle: true}}\n%s\n",
 		s.host, upstream.host, endpoint, settings)
-	if err := os.WriteFile(s.config, []byte(config), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	s.start(t)
-	t.Cleanup(func() {
-		s.proc.stop()
-		if t.Failed() {
-			t.Logf("a replica's log ends with:\n%s", s.proc.tail())
-		}
-	})
+	s.serve(t, config)
 	return s
 }
 

@@ -127,7 +127,6 @@ func startSluiceOn(t testing.TB, address string, upstream *registry, credentials
 		host: fmt.Sprintf("%s:%d", address, port), data: filepath.Join(dir, "data"), config: filepath.Join(dir, "config.yml"),
 		bin: shared(t, bench.sluice),
 	}
-	s.ready = httpReady("http://" + s.host + "/v2/")
 	if strings.Contains(strings.Join(settings, "\n"), "tls:") { // who may do a handshake is the test's business
 		s.ready = listening(s.host)
 	}
@@ -136,6 +135,17 @@ func startSluiceOn(t testing.TB, address string, upstream *registry, credentials
 	}
 	config := fmt.Sprintf("listen: %s\nadmin: \"\"\nupstreams:\n  - prefix: \"\"\n    url: http://%s\n    %s\nstorage: {filesystem: {rootdirectory: %q}}\n",
 		s.host, upstream.host, credentials, s.data) + strings.Join(settings, "\n") + "\n"
+	s.serve(t, config)
+	return s
+}
+
+// serve starts it with this configuration, and stops it at the end of the test. It is ready when it answers, if nothing else
+// is said.
+func (s *sluice) serve(t testing.TB, config string) {
+	t.Helper()
+	if s.ready == nil {
+		s.ready = httpReady("http://" + s.host + "/v2/")
+	}
 	if err := os.WriteFile(s.config, []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -143,10 +153,9 @@ func startSluiceOn(t testing.TB, address string, upstream *registry, credentials
 	t.Cleanup(func() {
 		s.proc.stop()
 		if t.Failed() {
-			t.Logf("Sluice's log ends with:\n%s", s.proc.tail())
+			t.Logf("the log of Sluice on %s ends with:\n%s", s.host, s.proc.tail())
 		}
 	})
-	return s
 }
 
 func (s *sluice) start(t testing.TB) {

@@ -14,6 +14,7 @@ import (
 	"sluice/filters/ocidoc"
 	"sluice/proxy/access"
 	"sluice/proxy/config"
+	"sluice/proxy/observe"
 	"sluice/proxy/upstream"
 )
 
@@ -143,10 +144,13 @@ func (ex *exchange) unreachable(ctx context.Context, q upstream.Request, err err
 	return refuse(http.StatusBadGateway, codeUnavailable, "upstream registry for %s did not answer %s: %v%s", ex.about(), q.Method, err, hint).because(err)
 }
 
-// about names what is asked for in messages.
+// about names what is asked for in messages: a repository, or the registry where it is about none (a login, the catalog).
 func (ex *exchange) about() string {
 	if ex.repo == "" {
-		return "the catalog"
+		if ex.seen.route == observe.RouteCatalog {
+			return "the catalog"
+		}
+		return "the registry itself"
 	}
 	return "repository " + ex.repo
 }

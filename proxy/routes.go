@@ -195,7 +195,7 @@ func (ex *exchange) finish(err error, took time.Duration) {
 		panic(http.ErrAbortHandler) // nothing can be said any more; the connection must not be reused
 	case is:
 	default:
-		f = transient(err, "sluice could not serve %s for repository %s: see its log", ex.r.Method, ex.repo)
+		f = transient(err, "sluice could not serve %s for %s: see its log", ex.r.Method, ex.about())
 	}
 	level := slog.LevelWarn
 	if f.Status >= 500 || f.Status == http.StatusTooManyRequests {
