@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+	"golang.org/x/sync/errgroup"
 
 	"sluice/proxy/internal/objects"
 )
@@ -23,7 +25,7 @@ type Swept struct {
 
 // Sweep deletes every generation whose newest object is older than the retention and one day, by the storage's own
 // clock, and never today's or yesterday's, nor one that is still to come. Before a generation goes, keep is called for
-// every manifest in it that no younger generation holds, in the order of their paths; everything in the generation can
+// every manifest in it that no younger generation holds, for several at once; everything in the generation can
 // still be read then. An error of keep, or of the storage, spares the generation, which the next sweep finds again,
 // and does not stop the sweep: the result is what was removed together with the errors.
 //
@@ -110,39 +112,68 @@ func (s *Store) inventory(ctx context.Context, generation string) (inventory, er
 	return held, nil
 }
 
-// rescue calls keep for what would be lost.
+// rescuers is how many manifests are looked after at once. Each waits for several round trips to the storage, one after
+// another; a busy day leaves tens of thousands.
+const rescuers = 16
+
+// rescue calls keep for what would be lost. It ends at the first error.
 func (s *Store) rescue(ctx context.Context, generation string, manifests []object, younger []string,
 	keep func(context.Context, string, string, Manifest) error,
 ) (called, damaged int, err error) {
 	if keep == nil {
 		return 0, 0, nil
 	}
+	var offered, broken atomic.Int64
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(rescuers)
 	for _, o := range manifests {
-		elsewhere, err := s.heldIn(ctx, o, younger)
-		if err != nil {
-			return called, damaged, fmt.Errorf("look for %s: %w", o, err)
+		if gctx.Err() != nil {
+			break
 		}
-		if elsewhere {
-			continue
-		}
-		b, err := s.storage.Get(ctx, o.in(generation))
-		if objects.Absent(err) {
-			continue // another replica swept it, and called its keep
-		}
-		if err != nil {
-			return called, damaged, fmt.Errorf("read %s: %w", o, err)
-		}
-		m, err := unpackDocument(b, o.digest)
-		if err != nil {
-			damaged++
-			continue
-		}
-		called++
-		if err := keep(ctx, o.repo, o.digest, m); err != nil {
-			return called, damaged, fmt.Errorf("keep %s: %w", o, err)
-		}
+		g.Go(func() error {
+			m, err := s.endangered(gctx, o, generation, younger)
+			switch {
+			case errors.Is(err, errDamaged):
+				broken.Add(1)
+				return nil
+			case m == nil || err != nil:
+				return err
+			}
+			offered.Add(1)
+			if err := keep(gctx, o.repo, o.digest, *m); err != nil {
+				return fmt.Errorf("keep %s: %w", o, err)
+			}
+			return nil
+		})
 	}
-	return called, damaged, nil
+	if err = g.Wait(); err == nil {
+		err = ctx.Err() // some were not looked at
+	}
+	return int(offered.Load()), int(broken.Load()), err
+}
+
+// endangered is a manifest that goes with its generation, nil when it does not: a younger one holds it too, or another
+// replica swept it, and called its keep.
+func (s *Store) endangered(ctx context.Context, o object, generation string, younger []string) (*Manifest, error) {
+	elsewhere, err := s.heldIn(ctx, o, younger)
+	if err != nil {
+		return nil, fmt.Errorf("look for %s: %w", o, err)
+	}
+	if elsewhere {
+		return nil, nil
+	}
+	b, err := s.storage.Get(ctx, o.in(generation))
+	if objects.Absent(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", o, err)
+	}
+	m, err := unpackDocument(b, o.digest)
+	if err != nil {
+		return nil, errDamaged
+	}
+	return &m, nil
 }
 
 func (s *Store) heldIn(ctx context.Context, o object, generations []string) (bool, error) {

@@ -3,6 +3,7 @@ package quarantine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -191,6 +192,7 @@ func TestBeforeAGenerationGoesItsManifestsAreOffered(t *testing.T) {
 		c.shift(4)
 		put("app", "in two generations")
 
+		var mu sync.Mutex // several are offered at once
 		offered := map[string]Manifest{}
 		refuse := errors.New("no room")
 		keep := func(ctx context.Context, repo, digest string, m Manifest) error {
@@ -200,6 +202,8 @@ func TestBeforeAGenerationGoesItsManifestsAreOffered(t *testing.T) {
 			if refuse != nil {
 				return refuse
 			}
+			mu.Lock()
+			defer mu.Unlock()
 			offered[repo+"@"+digest] = m
 			return nil
 		}
@@ -226,6 +230,29 @@ func TestBeforeAGenerationGoesItsManifestsAreOffered(t *testing.T) {
 		}
 		if _, ok := offered["app@"+sha(both.Bytes)]; !ok {
 			t.Error("what was in two generations was never offered")
+		}
+	})
+}
+
+func TestASweepThatIsStoppedSparesWhatItHasNotOffered(t *testing.T) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+		c := newClock()
+		s := newStore(t, d, c)
+		for i := range 3 * rescuers {
+			m := Manifest{MediaType: "x/y", Bytes: content(fmt.Sprint(i), 50)}
+			must(t, s.PutManifest(t.Context(), "app", sha(m.Bytes), m))
+		}
+		c.shift(4)
+		ctx, stop := context.WithCancel(t.Context())
+		_, err := s.Sweep(ctx, func(context.Context, string, string, Manifest) error {
+			stop() // the program is about to end; this one was kept all the same
+			return nil
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("error: %v", err)
+		}
+		if left := objectstest.Paths(t, d, "/quarantine"); len(left) != 3*rescuers {
+			t.Errorf("%d of %d manifests are left", len(left), 3*rescuers)
 		}
 	})
 }
