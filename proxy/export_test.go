@@ -40,7 +40,10 @@ func (p *Proxy) Seal(st session.State) (string, error) { return p.sealer.Seal(st
 func (p *Proxy) Server(h http.Handler) *http.Server { return p.server(h) }
 
 // Entire is what looks at the rest of a request's body.
-func Entire(next http.Handler) http.Handler { return entire(next) }
+func Entire(next http.Handler) http.Handler {
+	p := &Proxy{slowBodies: slowBodies{window: time.Hour}}
+	return p.bodies(next)
+}
 
 // Charged is what an identity pays for under access.max_held_per_identity, by the key that access gives it.
 func (p *Proxy) Charged(identity string) int64 {
@@ -56,4 +59,4 @@ func (p *Proxy) Charged(identity string) int64 {
 func (p *Proxy) LostCalls() int { return p.lost.Calls() }
 
 // SlowTime is for how long a client is waited for that hardly sends anything. It is set before the first request.
-func (p *Proxy) SlowTime(d time.Duration) { p.slowTime = d }
+func (p *Proxy) SlowTime(d time.Duration) { p.slowBodies.window = d }

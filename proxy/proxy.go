@@ -66,7 +66,7 @@ type Proxy struct {
 	wanted       *wanted
 	sent         *sent
 	foretold     *foretold
-	slowTime     time.Duration // what a body is given, see slowbody.go
+	slowBodies   slowBodies // those that are being read
 	forms        *artifactForms
 	events       *observe.Events // nil: nobody listens
 	traces       *observe.Traces // nil: off
@@ -109,12 +109,12 @@ func build(o Options, c *carried) (*Proxy, error) {
 	p.forms = newArtifactForms(p.now)
 	p.pushed, p.wanted = &pushedLately{now: p.now}, &wanted{now: p.now}
 	p.heldQuota = &heldQuota{p.cfg.Access.MaxHeldPerIdentity, p.held}
-	p.slowTime = slowTime
+	p.slowBodies.window = slowTime
 	p.sent, p.foretold = newSent(p.now), newForetold()
 	if err := p.open(o.Storage); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
-	p.handler, p.adminHandler = p.recovering(p.unhurried(entire(p.watch(p.routes())))), p.admin()
+	p.handler, p.adminHandler = p.recovering(p.bodies(p.watch(p.routes()))), p.admin()
 	return p, nil
 }
 

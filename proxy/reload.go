@@ -74,19 +74,19 @@ type site struct {
 	retired sync.WaitGroup // proxies that still have requests, or events to deliver
 }
 
-// take gives the proxy of now, which is not closed before release.
-func (s *site) take() (p *Proxy, release func()) {
+// take gives the proxy of now, which is not closed before handlers.Done.
+func (s *site) take() *Proxy {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	s.proxy.handlers.Add(1) // below the lock, so that retire waits for it
-	return s.proxy, s.proxy.handlers.Done
+	return s.proxy
 }
 
 // serve answers each request by the configuration that it meets, to its end.
 func (s *site) serve(handler func(*Proxy) http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p, release := s.take()
-		defer release()
+		p := s.take()
+		defer p.handlers.Done()
 		handler(p).ServeHTTP(w, r)
 	})
 }

@@ -24,31 +24,23 @@ func (e *errTooSlow) Error() string {
 	return fmt.Sprintf("the client sent less than %s while it was waited for for %s", e.bytes, e.within)
 }
 
-// unhurried cuts off clients that send their body byte by byte, or not at all. http.Server's ReadTimeout would be for whole
-// layers, however large.
-func (p *Proxy) unhurried(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Body == nil || r.Body == http.NoBody {
-			next.ServeHTTP(w, r)
-			return
-		}
-		b := &slowBody{ReadCloser: r.Body, window: p.slowTime, cut: func() {
-			_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0))
-		}}
-		b.timer = time.AfterFunc(b.window, b.check)
-		defer b.leave()
-		own := r.WithContext(r.Context()) // a copy: the server looks at the body of its own request when it answers
-		own.Body = b
-		next.ServeHTTP(w, own)
-	})
+// slowBodies looks at all bodies that are being read, now and then, and cuts off clients that send theirs byte by byte, or
+// not at all. http.Server's ReadTimeout would be for whole layers, however large; a timer for each body would cost a small
+// one as much as reading it.
+type slowBodies struct {
+	window time.Duration // set before the first is added
+
+	mu      sync.Mutex
+	first   *slowBody
+	looking bool // look will be called
 }
 
 // A slowBody knows how long it has been waited for.
 type slowBody struct {
-	io.ReadCloser
-	window time.Duration
-	cut    func() // ends the Read that waits
-	timer  *time.Timer
+	r io.Reader
+	w http.ResponseWriter // whose deadline ends the Read that waits
+
+	before, after *slowBody // below slowBodies.mu
 
 	mu     sync.Mutex
 	since  time.Time     // of a Read that waits; zero: none does
@@ -56,7 +48,44 @@ type slowBody struct {
 	total  time.Duration
 	bytes  int64 // that came in waited
 	slow   *errTooSlow
-	left   bool // the handler has ended, and the connection may have another request
+}
+
+func (s *slowBodies) add(b *slowBody) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b.after = s.first; b.after != nil {
+		b.after.before = b
+	}
+	s.first = b
+	if !s.looking {
+		s.looking = true
+		time.AfterFunc(s.window/8, s.look)
+	}
+}
+
+// remove leaves the deadline of the connection to the next request: a look that has begun is over when it returns.
+func (s *slowBodies) remove(b *slowBody) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b.after != nil {
+		b.after.before = b.before
+	}
+	if b.before != nil {
+		b.before.after = b.after
+	} else {
+		s.first = b.after
+	}
+}
+
+func (s *slowBodies) look() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for b := s.first; b != nil; b = b.after {
+		b.check(s.window)
+	}
+	if s.looking = s.first != nil; s.looking {
+		time.AfterFunc(s.window/8, s.look)
+	}
 }
 
 func (b *slowBody) Read(p []byte) (int, error) {
@@ -64,7 +93,7 @@ func (b *slowBody) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	b.since = start
 	b.mu.Unlock()
-	n, err := b.ReadCloser.Read(p)
+	n, err := b.r.Read(p)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	took := time.Since(start)
@@ -80,32 +109,21 @@ func (b *slowBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// check is called by the timer, when it may have been too long and never much later.
-func (b *slowBody) check() {
+// check ends the Read that waits if that has been too long.
+func (b *slowBody) check(window time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.left {
-		return
-	}
 	var now time.Duration
 	if !b.since.IsZero() {
 		now = time.Since(b.since)
 	}
 	switch {
-	case b.waited+now >= b.window:
-		b.slow = &errTooSlow{"64 KiB", b.window.String()}
+	case b.waited+now >= window:
+		b.slow = &errTooSlow{"64 KiB", window.String()}
 	case b.total+now >= bodyTime:
 		b.slow = &errTooSlow{"its body", bodyTime.String()}
 	default:
-		b.timer.Reset(max(b.window-b.waited-now, b.window/8))
 		return
 	}
-	b.cut()
-}
-
-func (b *slowBody) leave() {
-	b.timer.Stop()
-	b.mu.Lock()
-	b.left = true // a check that has begun is over
-	b.mu.Unlock()
+	_ = http.NewResponseController(b.w).SetReadDeadline(time.Unix(1, 0))
 }

@@ -34,8 +34,8 @@ func (s *site) housekeeping(ctx context.Context) {
 }
 
 func (s *site) keepHouse(ctx context.Context, swept, stored *time.Time) {
-	p, release := s.take()
-	defer release()
+	p := s.take()
+	defer p.handlers.Done()
 	p.authority.expire()
 	if err := p.quarantine.Refresh(ctx); err != nil && ctx.Err() == nil {
 		p.log.Warn("the quarantine could not be listed, the next look-up tries again", "reason", err)

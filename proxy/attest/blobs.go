@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
@@ -121,21 +122,8 @@ func (s *Store) writeBlob(ctx context.Context, path, repo, digest string, r io.R
 }
 
 func (s *Store) addBlob(ctx context.Context, path, repo, digest string, r io.Reader, size int64) error {
-	h := objects.NewHash(digest)
-	if size >= 0 {
-		r = io.LimitReader(r, size+1) // one more, to see that there is more
-	}
-	counted := &counter{r: r}
-	_, err := s.storage.Save(ctx, path, stagingPath(repo), objects.Sized{Reader: io.TeeReader(counted, h), Size: size}, func() error {
-		if size >= 0 && counted.n != size {
-			more := ""
-			if counted.n > size {
-				more = " or more"
-			}
-			return fmt.Errorf("%w: the content has %d%s bytes, not %d", ErrDigest, counted.n, more, size)
-		}
-		return objects.CheckSum(h, digest)
-	})
+	content := &checked{r: r, digest: digest, size: size, hash: objects.NewHash(digest)}
+	_, err := s.storage.Save(ctx, path, stagingPath(repo), objects.Sized{Reader: content, Size: size}, content.check)
 	if objects.Absent(err) { // what was staged has gone
 		return fmt.Errorf("%w: %s", ErrStorage, err.Error())
 	}
@@ -160,13 +148,35 @@ func (s *Store) openBlob(ctx context.Context, path string, offset int64) (io.Rea
 	return rc, size, err
 }
 
-type counter struct {
-	r io.Reader
-	n int64
+// checked is content that is to have a digest, and a size unless that is negative.
+type checked struct {
+	r      io.Reader
+	digest string
+	size   int64
+	hash   hash.Hash // of what was read
+	n      int64
 }
 
-func (c *counter) Read(p []byte) (int, error) {
+func (c *checked) Read(p []byte) (int, error) {
+	if c.size >= 0 { // one more, to see that there is more
+		if c.n > c.size {
+			return 0, io.EOF
+		}
+		p = p[:min(int64(len(p)), c.size+1-c.n)]
+	}
 	n, err := c.r.Read(p)
 	c.n += int64(n)
+	c.hash.Write(p[:n])
 	return n, err
+}
+
+func (c *checked) check() error {
+	if c.size >= 0 && c.n != c.size {
+		more := ""
+		if c.n > c.size {
+			more = " or more"
+		}
+		return fmt.Errorf("%w: the content has %d%s bytes, not %d", ErrDigest, c.n, more, c.size)
+	}
+	return objects.CheckSum(c.hash, c.digest)
 }

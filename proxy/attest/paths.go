@@ -40,11 +40,11 @@ func below(repo string, k kind, rest string) string {
 
 // digestPath is where something with a digest is, or the folder that is named after it.
 func digestPath(repo string, k kind, digest string) (string, error) {
-	tail, err := objects.Tail(repo, digest)
+	algorithm, hex, err := objects.Parts(repo, digest)
 	if err != nil {
 		return "", err
 	}
-	return below(repo, k, tail), nil
+	return "/" + root + "/" + repo + "/" + string(k) + "/" + algorithm + "/" + hex, nil
 }
 
 func tagPath(repo, tag string) (string, error) {

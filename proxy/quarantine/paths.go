@@ -81,7 +81,7 @@ func (o object) unanswered(doing string, err error) error {
 }
 
 func (o object) in(generation string) string {
-	return below(quarantineRoot+"/"+generation, o.repo, o.kind, o.tail)
+	return "/" + quarantineRoot + "/" + generation + "/" + o.repo + "/" + string(o.kind) + "/" + o.tail
 }
 
 // parseHeld is the way back from a path in the quarantine. False for parts, staging, and what a driver left behind.

@@ -98,13 +98,23 @@ func CheckDigest(digest string) error {
 // Tail is the path of a digest below a repository's folder, when both are valid: <algorithm>/<hex>, since a driver's
 // paths do not allow the colon.
 func Tail(repo, digest string) (string, error) {
-	if err := CheckRepository(repo); err != nil {
+	algorithm, hex, err := Parts(repo, digest)
+	if err != nil {
 		return "", err
 	}
-	if err := CheckDigest(digest); err != nil {
-		return "", fmt.Errorf("%w in repository %s", err, repo)
+	return algorithm + "/" + hex, nil
+}
+
+// Parts are those of a digest in Tail, for who makes a longer path of them.
+func Parts(repo, digest string) (algorithm, hex string, err error) {
+	if err := CheckRepository(repo); err != nil {
+		return "", "", err
 	}
-	return strings.Replace(digest, ":", "/", 1), nil
+	if err := CheckDigest(digest); err != nil {
+		return "", "", fmt.Errorf("%w in repository %s", err, repo)
+	}
+	algorithm, hex, _ = strings.Cut(digest, ":")
+	return algorithm, hex, nil
 }
 
 // TagTail is the path of a tag below a repository's folder, when both are valid.
@@ -152,12 +162,14 @@ func NewHash(digest string) hash.Hash {
 // CheckSum is ErrDigest unless what h has seen has the digest, and names both digests: a client's log then shows which
 // one is on its side.
 func CheckSum(h hash.Hash, digest string) error {
-	algorithm, want, _ := strings.Cut(digest, ":")
 	var room [sha512.Size]byte
-	sum := h.Sum(room[:0])
+	return checkSum(h.Sum(room[:0]), digest)
+}
+
+func checkSum(sum []byte, digest string) error {
+	algorithm, want, _ := strings.Cut(digest, ":")
 	if !isHex(want, sum) {
-		got := hex.EncodeToString(sum)
-		return fmt.Errorf("%w: the content is %s:%s and not %s", ErrDigest, algorithm, got, digest)
+		return fmt.Errorf("%w: the content is %s:%s and not %s", ErrDigest, algorithm, hex.EncodeToString(sum), digest)
 	}
 	return nil
 }
@@ -178,7 +190,10 @@ func isHex(text string, b []byte) bool {
 
 // CheckBytes is CheckSum of bytes.
 func CheckBytes(b []byte, digest string) error {
-	h := NewHash(digest)
-	h.Write(b)
-	return CheckSum(h, digest)
+	if strings.HasPrefix(digest, "sha512:") {
+		sum := sha512.Sum512(b)
+		return checkSum(sum[:], digest)
+	}
+	sum := sha256.Sum256(b)
+	return checkSum(sum[:], digest)
 }

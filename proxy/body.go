@@ -11,30 +11,47 @@ import (
 // afterAnswer is how much of a body that nobody has read is read to keep the connection, as net/http has it.
 const afterAnswer = 256 << 10
 
-// entire cuts the connection after a request whose body was not read to a good end. What comes behind a chunk that cannot
+// A body is that of one request: how long it is waited for, and whether it comes to its end.
+type body struct {
+	whole wholeBody
+	slow  slowBody
+}
+
+// bodies looks after the body of every request that has one. It cuts off clients that hardly send theirs (slowBodies), and
+// the connection after a request whose body was not read to a good end. What comes behind a chunk that cannot
 // be understood must not be taken for the next request: whoever has put it there may be another client than the one whose
 // request it looks like, if a load balancer reads the chunk otherwise. net/http sees to that by itself (chunkWriter in
 // server.go), but not once EnableFullDuplex was called. Nor does it keep the connection of a client that waits for
 // "100 Continue", unless the body was read before the answer.
-func entire(next http.Handler) http.Handler {
+func (p *Proxy) bodies(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Body == nil || r.Body == http.NoBody || strings.Contains(strings.ToLower(r.Header.Get("Expect")), "100-continue") {
+		if r.Body == nil || r.Body == http.NoBody {
 			next.ServeHTTP(w, r)
 			return
 		}
-		body := &wholeBody{r: r.Body}
+		b := &body{slow: slowBody{r: r.Body, w: w}}
+		b.whole.r = &b.slow
+		p.slowBodies.add(&b.slow)
+		defer p.slowBodies.remove(&b.slow)
 		own := r.WithContext(r.Context()) // a copy: the server looks at the body of its own request when it answers
-		own.Body = body
+		own.Body = &b.whole
 		next.ServeHTTP(w, own)
-		if body.ended() == nil {
-			_, _ = io.CopyN(io.Discard, body, afterAnswer)
-		}
-		// ErrBodyReadAfterClose: the answer came before EnableFullDuplex, and net/http has read and judged the rest.
-		if end := body.ended(); !errors.Is(end, io.EOF) && !errors.Is(end, http.ErrBodyReadAfterClose) {
-			_ = http.NewResponseController(w).Flush() // the answer first
-			panic(http.ErrAbortHandler)
+		if !strings.Contains(strings.ToLower(r.Header.Get("Expect")), "100-continue") {
+			b.whole.demandEnd(w)
 		}
 	})
+}
+
+// demandEnd cuts the connection unless the body was read to a good end.
+func (b *wholeBody) demandEnd(w http.ResponseWriter) {
+	if b.ended() == nil {
+		_, _ = io.CopyN(io.Discard, b, afterAnswer)
+	}
+	// ErrBodyReadAfterClose: the answer came before EnableFullDuplex, and net/http has read and judged the rest.
+	if end := b.ended(); !errors.Is(end, io.EOF) && !errors.Is(end, http.ErrBodyReadAfterClose) {
+		_ = http.NewResponseController(w).Flush() // the answer first
+		panic(http.ErrAbortHandler)
+	}
 }
 
 // wholeBody remembers how reading ended. Closing is the server's business: a Transport closes what it sends, and what
