@@ -71,6 +71,7 @@ func (s *sharedEmbedded) close() error {
 type site struct {
 	mu      sync.RWMutex
 	proxy   *Proxy
+	quiet   quiet
 	retired sync.WaitGroup // proxies that still have requests, or events to deliver
 }
 

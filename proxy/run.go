@@ -27,7 +27,11 @@ func (p *Proxy) Run(ctx context.Context) error {
 		return errors.Join(err, p.Close())
 	}
 	s := &site{proxy: p}
-	servers := []*http.Server{p.server(s.serve((*Proxy).Handler))}
+	handler := s.serve((*Proxy).Handler)
+	servers := []*http.Server{p.server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.quiet.requests.Add(1)
+		handler.ServeHTTP(w, r)
+	}))}
 	listeners := []net.Listener{ln}
 	if p.cfg.Admin != "" {
 		admin, err := net.Listen("tcp", p.cfg.Admin)
@@ -44,6 +48,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	defer cut()
 	var background sync.WaitGroup
 	background.Go(func() { s.housekeeping(ctx) })
+	background.Go(func() { s.quiet.giveBack(ctx, quietTime) })
 	failed := make(chan error, len(servers))
 	for i, server := range servers {
 		background.Go(func() { failed <- server.Serve(listeners[i]) })

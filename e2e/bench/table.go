@@ -131,7 +131,7 @@ func (b *bench) verdict() {
 	for _, s := range []string{"http", "tls"} {
 		row("allocated per GiB of layer, "+s, 1, " MiB", func(m, _ measured, _ []measured) float64 { return m.bytes / mib / b.gibOf("layer") }, "layer/"+s)
 	}
-	row("idle after a warm-up", 30, " MiB", func(m, _ measured, _ []measured) float64 { return m.idle }, "slow/tls")
+	row("idle, 12 s after a warm-up", 30, " MiB", func(m, _ measured, _ []measured) float64 { return m.idle }, "slow/tls")
 	row("64 slow uploads add, http", 32, " MiB", func(m, _ measured, _ []measured) float64 { return m.rise }, "slow/http")
 	row("64 slow uploads add, TLS", 32, " MiB", func(m, _ measured, _ []measured) float64 { return m.rise }, "slow/tls")
 	row("8 layers at once add, TLS", 64, " MiB", func(m, _ measured, _ []measured) float64 { return m.rise }, "eight/tls")
