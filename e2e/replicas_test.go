@@ -227,7 +227,7 @@ func TestReplicasBehindABalancerAreOne(t *testing.T) {
 // SLUICE_E2E_SEED repeats the moments of an earlier run as well as timing allows; SLUICE_E2E_PUSHES sets the number of
 // pushes.
 func TestAReplicaKilledAtAnyMomentIsNotMissed(t *testing.T) {
-	seed, pushes := uint64(time.Now().UnixNano()), 24
+	seed, pushes := uint64(time.Now().UnixNano()), 100
 	if s, err := strconv.ParseUint(os.Getenv("SLUICE_E2E_SEED"), 10, 64); err == nil {
 		seed = s
 	}
