@@ -117,10 +117,12 @@ func sweptEmpty(t *testing.T, data string, up *registry) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- p.Run(ctx) }()
-	left := before
-	for deadline := time.Now().Add(sweepTime + time.Duration(before)*5*time.Millisecond); left > 0 && time.Now().Before(deadline); time.Sleep(time.Second) {
-		if left, _, err = q.Usage(t.Context()); err != nil {
-			left = before // it is being removed under our eyes
+	began := time.Now()
+	for deadline := began.Add(sweepTime + time.Duration(before)*5*time.Millisecond); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		// Looking at everything would take longer than sweeping it.
+		if generations, err := q.Generations(t.Context()); err == nil && len(generations) == 0 {
+			t.Logf("swept in %s", time.Since(began).Round(100*time.Millisecond))
+			break
 		}
 	}
 	stop()

@@ -39,11 +39,11 @@ func challenges(h http.Header) []challenge {
 
 // token68 takes the characters that schemes and parameter names are made of.
 func token68(s string) (word, rest string) {
-	i := strings.IndexAny(s, " \t,=\"")
+	i := strings.IndexFunc(s, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == ',' || c == '=' || c == '"' })
 	switch {
 	case i < 0:
 		return s, ""
-	case i == 0: // a stray quote or equals sign: no more can be understood
+	case i == 0: // a stray quote, or what is no text at all: no more can be understood
 		return "", ""
 	}
 	return s[:i], s[i:]

@@ -11,7 +11,7 @@ import (
 func FuzzChallenges(f *testing.F) {
 	for _, s := range []string{
 		`Bearer realm="https://auth.example/token",service="registry",scope="repository:a:pull"`, `Basic realm="x"`, `Basic realm="x", Bearer realm="y"`,
-		`Bearer`, `,,,=`, `Bearer realm="unterminated`, `Bearer realm="a\"b",error="insufficient_scope"`, "Basic\trealm = x ,, Negotiate abc==", "=", `"`,
+		`Bearer`, `,,,=`, `Bearer realm="unterminated`, `Bearer realm="a\"b",error="insufficient_scope"`, "Basic\trealm = x ,, Negotiate abc==", "=", `"`, "\xa70",
 	} {
 		f.Add(s)
 	}
@@ -40,6 +40,7 @@ func FuzzLocation(f *testing.F) {
 	for _, s := range []string{
 		"/v2/app/blobs/uploads/1", "https://registry.example/v2/app/blobs/uploads/1?_state=x", "https://uploads.example/1", "//evil.example/1", "https://evil.example/",
 		"https://registry.example@evil.example/", "https://registry.example.evil.example/", `https:\\evil.example`, "http://registry.example/", "https://registry.example:8443/", "file:///etc/passwd", "\x00", "", "https://[::1]/",
+		"https://uploAds.eXAmple#0", "https://upload\u017f.example/1",
 	} {
 		f.Add(s)
 	}
@@ -57,6 +58,12 @@ func FuzzLocation(f *testing.F) {
 			t.Fatalf("%q became %q: %v", location, got, err)
 		}
 		u = base.ResolveReference(u)
+		u.Host = strings.Map(func(c rune) rune { // what DNS takes for the same
+			if 'A' <= c && c <= 'Z' {
+				c += 'a' - 'A'
+			}
+			return c
+		}, u.Host)
 		if u.Scheme != "https" || u.Host != "registry.example" && u.Host != "registry.example:443" && u.Host != "uploads.example" && u.Host != "uploads.example:443" || u.User != nil {
 			t.Errorf("%q leads to %s", location, u)
 		}

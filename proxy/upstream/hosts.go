@@ -69,7 +69,14 @@ func port(u *url.URL) string {
 	return "80"
 }
 
-func sameHost(a, b *url.URL) bool { return strings.EqualFold(a.Hostname(), b.Hostname()) }
+func sameHost(a, b *url.URL) bool { return sameName(a.Hostname(), b.Hostname()) }
+
+// sameName compares two hosts as DNS does: only ASCII letters have a case (RFC 4343), where Unicode folds a long s into an s.
+func sameName(a, b string) bool {
+	return a == b || strings.EqualFold(a, b) && isASCII(a) && isASCII(b)
+}
+
+func isASCII(s string) bool { return strings.IndexFunc(s, func(c rune) bool { return c >= 0x80 }) < 0 }
 
 // origin is true for a URL that is the registry itself. A registry behind a TLS terminator that does
 // not know about it names itself http://host/: that is the registry too, and is asked over https.
@@ -83,7 +90,7 @@ func (r *Registry) origin(u *url.URL) bool {
 // listed is true for a host that the operator named: "host" for any port, or "host:port".
 func (r *Registry) listed(u *url.URL) bool {
 	for _, h := range r.hosts {
-		if strings.EqualFold(h, u.Hostname()) || strings.EqualFold(h, net.JoinHostPort(u.Hostname(), port(u))) || strings.EqualFold(h, u.Host) {
+		if sameName(h, u.Hostname()) || sameName(h, net.JoinHostPort(u.Hostname(), port(u))) || sameName(h, u.Host) {
 			return true
 		}
 	}
@@ -91,7 +98,7 @@ func (r *Registry) listed(u *url.URL) bool {
 }
 
 func loopback(u *url.URL) bool {
-	if strings.EqualFold(u.Hostname(), "localhost") {
+	if sameName(u.Hostname(), "localhost") {
 		return true
 	}
 	a, err := netip.ParseAddr(u.Hostname())
@@ -104,7 +111,7 @@ func (r *Registry) realm(raw string) (*url.URL, error) {
 	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil {
 		return nil, errorf(ErrHost, nil, "upstream %s: names a token service that is not an http or https URL; this registry cannot be used with credentials", r.base.Host)
 	}
-	if !sameHost(u, r.base) && !strings.EqualFold(realms[r.base.Hostname()], u.Hostname()) && !r.listed(u) {
+	if !sameHost(u, r.base) && !sameName(realms[r.base.Hostname()], u.Hostname()) && !r.listed(u) {
 		return nil, errorf(ErrHost, nil, "upstream %s: names %s as its token service, which is another host; if that is right, add %s to the upstream's `hosts`", r.base.Host, u.Host, u.Host)
 	}
 	if r.base.Scheme == "https" && u.Scheme != "https" && !loopback(u) {
