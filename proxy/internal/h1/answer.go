@@ -198,7 +198,7 @@ func (h *head) framing() error {
 		h.length = h.announcement
 	case len(lengths) > 0:
 		return malformed("both Transfer-Encoding and Content-Length")
-	case len(encodings) > 1 || !strings.EqualFold(encodings[0], "chunked"):
+	case len(encodings) > 1 || !sameWord(encodings[0], "chunked"):
 		return malformed("a Transfer-Encoding other than chunked")
 	case h.minor == 0:
 		return malformed("HTTP/1.0 with Transfer-Encoding")
@@ -229,13 +229,16 @@ func hasWord(lines []string, word string) bool {
 		for line != "" {
 			var item string
 			item, line, _ = strings.Cut(line, ",")
-			if strings.EqualFold(strings.Trim(item, " \t"), word) {
+			if sameWord(strings.Trim(item, " \t"), word) {
 				return true
 			}
 		}
 	}
 	return false
 }
+
+// sameWord ignores the case of ASCII letters: what else Unicode folds into one of them takes more bytes.
+func sameWord(s, word string) bool { return len(s) == len(word) && strings.EqualFold(s, word) }
 
 // bodiless answers have no body, whatever their header says (RFC 9112 section 6.3).
 func bodiless(method string, status int) bool {
