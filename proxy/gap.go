@@ -3,6 +3,7 @@ package proxy
 import (
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,8 @@ const (
 	gapMost     = time.Second
 	gapMemory   = 2 * time.Minute // after which "not found" is the truth
 	maxPushed   = 4096
+
+	looksForOthers = 4 // times that a child is looked for which another replica may have pushed: 1.5 s
 )
 
 // pushedLately remembers manifests that upstream took a short while ago. It is a hint of this process.
@@ -96,38 +99,51 @@ func (ex *exchange) wait(d time.Duration) bool {
 	}
 }
 
-// mayAppear is true for an index that upstream refuses for want of a child, where that may pass: a child was pushed
-// lately, and none of the others is missing. What nobody pushed here will not appear, and each try costs ECR's quota a
-// manifest, so the others are looked up once.
+// mayAppear is true for an index that upstream refuses for want of a child, where that may pass: none of its children is
+// missing, or those that are were pushed lately. Whether another replica has just pushed one is not known here, so one that
+// is missing is looked for a few times more. What nobody pushed will not appear, and each try of the index costs ECR's quota
+// a manifest, so none is made before.
 func (ex *exchange) mayAppear(doc *ocidoc.Document) bool {
 	if !ex.onECR() || doc.Kind != ocidoc.KindIndex {
 		return false
 	}
-	others, lately := map[string]bool{}, false
+	others := map[string]bool{}
 	for _, e := range doc.Manifests {
-		if ex.p.pushed.has(ex.repo, e.Digest) {
-			lately = true
-		} else {
+		if !ex.p.pushed.has(ex.repo, e.Digest) {
 			others[e.Digest] = true
 		}
 	}
-	if !lately || len(others) > maxFetched {
+	if len(others) > maxFetched {
 		return false
 	}
-	var missing atomic.Bool
+	missing := ex.missing(slices.Collect(maps.Keys(others)))
+	for i := 0; len(missing) > 0 && i < looksForOthers; i++ {
+		if !ex.wait(gapFirst << i) {
+			return false
+		}
+		missing = ex.missing(missing)
+	}
+	return len(missing) == 0
+}
+
+// missing are those manifests that upstream does not have. One that cannot be looked up is no reason against another try.
+func (ex *exchange) missing(digests []string) []string {
+	gone := make([]bool, len(digests))
 	var g errgroup.Group
 	g.SetLimit(lookups)
-	for digest := range others {
-		if missing.Load() {
-			break
-		}
+	for i, digest := range digests {
 		g.Go(func() error {
-			if there, err := ex.exists(manifestPath(digest)); err == nil && !there {
-				missing.Store(true)
-			}
-			return nil // what cannot be looked up is no reason against another try
+			there, err := ex.exists(manifestPath(digest))
+			gone[i] = err == nil && !there
+			return nil
 		})
 	}
 	_ = g.Wait()
-	return !missing.Load()
+	var out []string
+	for i, digest := range digests {
+		if gone[i] {
+			out = append(out, digest)
+		}
+	}
+	return out
 }
