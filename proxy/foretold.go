@@ -70,14 +70,16 @@ func (f *foretold) held(repo, digest string, content []byte) {
 
 // conclude is true when everything is known that follows from a config.
 func (f *foretold) conclude(c foretoldConfig) bool {
-	b := manifestText{}
-	b.open(c)
-	for i, digest := range c.statements {
-		st, ok := f.statements[sentKey{c.repo, digest}]
-		if !ok {
+	for _, digest := range c.statements {
+		if _, ok := f.statements[sentKey{c.repo, digest}]; !ok {
 			return false
 		}
-		b.layer(i, digest, st)
+	}
+	b := manifestText{}
+	b.Grow(512 * (1 + len(c.statements)))
+	b.open(c)
+	for i, digest := range c.statements {
+		b.layer(i, digest, f.statements[sentKey{c.repo, digest}])
 	}
 	b.WriteString("\n  ]\n}")
 	if len(f.manifests) >= maxForetold {

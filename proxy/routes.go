@@ -162,8 +162,10 @@ func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, repo, ref strin
 	if !ok {
 		return nil, refuse(http.StatusNotFound, codeNameUnknown, "no upstream is configured for repository %s: see upstreams[].prefix", repo)
 	}
-	ex := &exchange{
-		p: p, w: w, seen: watching(w), r: r, repo: repo, ref: ref, up: u, upRepo: upRepo, id: id,
+	seen := watching(w)
+	ex := &seen.exchange
+	*ex = exchange{
+		p: p, w: w, seen: seen, r: r, repo: repo, ref: ref, up: u, upRepo: upRepo, id: id,
 		rule: p.cfg.Rule(repo), lines: aboutRepository{p.log.Handler(), repo},
 	}
 	ex.logger = *slog.New(&ex.lines)

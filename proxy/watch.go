@@ -33,6 +33,8 @@ type watched struct {
 	trace     string
 	span      trace.Span // nil: off
 	body      *arrives
+
+	exchange exchange // what Proxy.exchange makes of the request: one piece with this, since nearly every request has both
 }
 
 // watch counts every request, whatever becomes of it.
