@@ -53,11 +53,14 @@ func (p *Proxy) admit(r *http.Request, wanted access.Scope) (access.Identity, *F
 	case p.access.Insufficient(id, wanted):
 		p.observe.Refused(observe.Unauthenticated)
 		f := refuse(http.StatusUnauthorized, codeUnauthorized, "the token of %s is not for this: ask the token service for one that is", id.Name)
+		p.log.Debug("token is for something else", "method", r.Method, "remote", r.RemoteAddr, "identity", id.Name, "repository", wanted.Repository)
 		f.Header = http.Header{"Www-Authenticate": p.access.Challenge(wanted, true)}
 		return id, f
 	case !wanted.Catalog && !p.access.Allowed(id, wanted.Repository, wanted.Action):
 		p.observe.Refused(observe.Denied)
-		return id, refuse(http.StatusForbidden, codeDenied, "%s may not %s repository %s: see access.permissions", id.Name, permission(wanted.Action), wanted.Repository)
+		f := refuse(http.StatusForbidden, codeDenied, "%s may not %s repository %s: see access.permissions", id.Name, permission(wanted.Action), wanted.Repository)
+		p.log.Info("denied", "method", r.Method, "remote", r.RemoteAddr, "repository", wanted.Repository, "reason", f.Message)
+		return id, f
 	}
 	return id, nil
 }

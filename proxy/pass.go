@@ -51,7 +51,7 @@ func (k *keptAnswer) response() *http.Response {
 func (ex *exchange) passResponse(resp *http.Response) {
 	defer discard(resp)
 	if f := ex.refusedCredentials(resp); f != nil {
-		ex.log.Error("upstream refused the credentials that sluice sends", "status", resp.StatusCode, "reason", f.Message)
+		ex.log.Error("upstream refused sluice", "upstream", ex.up.Host(), "status", resp.StatusCode, "reason", f.Message)
 		writeFailure(ex.w, f)
 		return
 	}
@@ -106,9 +106,18 @@ func (ex *exchange) refusedCredentials(resp *http.Response) *Failure {
 		return nil
 	}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+	said := "it did not say why"
+	if text := strings.TrimSpace(string(body)); text != "" {
+		said = "it said: " + clip(text)
+	}
+	if resp.Request != nil && resp.Request.Header.Get("Authorization") == "" {
+		return refuse(http.StatusForbidden, codeDenied,
+			"upstream %s wants a login for %s, and sluice has none for it: set upstreams[].credentials of sluice, your own login cannot help (%s)",
+			ex.up.Host(), ex.about(), said)
+	}
 	return refuse(http.StatusForbidden, codeDenied,
-		"upstream refused the credentials that sluice sends for repository %s: check upstreams[].credentials of sluice, not your own login (upstream said: %s)",
-		ex.repo, clip(strings.TrimSpace(string(body))))
+		"upstream %s refused the credentials that sluice sends for %s: check upstreams[].credentials of sluice, not your own login (%s)",
+		ex.up.Host(), ex.about(), said)
 }
 
 // redirectHost is where a redirect leads, without its path and query, which may hold secrets.

@@ -105,6 +105,9 @@ give a tag, since the digest of a single image does not lead to an index that li
 		if *output == "json" {
 			return writeJSON(cmd.OutOrStdout(), found)
 		}
+		if len(found) == 0 {
+			fmt.Fprintln(cmd.ErrOrStderr(), s.none(args[0]))
+		}
 		return writeTable(cmd.OutOrStdout(), found)
 	}
 	return cmd

@@ -88,6 +88,10 @@ var (
 	// is trouble of Sluice's own (the htpasswd file cannot be read, an issuer's keys cannot be fetched).
 	ErrUnauthenticated = errors.New("authentication required")
 
+	// errCredentials is ErrUnauthenticated for who has sent some: the log tells them from who has none yet, as every
+	// client at first.
+	errCredentials = fmt.Errorf("%w: wrong user name or password", ErrUnauthenticated)
+
 	// ErrDenied means that no other credentials over this connection would help: the answer is 403 with the error's text.
 	ErrDenied = errors.New("denied")
 )

@@ -202,7 +202,7 @@ func (p *passwords) compare(ctx context.Context, key [sha256.Size]byte, done cha
 	err := bcrypt.CompareHashAndPassword(stored, []byte(password))
 	ok = err == nil && known
 	if !ok {
-		return ErrUnauthenticated
+		return errCredentials
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "sluice.check" -}}
 {{- if not .Values.existingSecret }}
 {{- $several := or .Values.autoscaling.enabled (gt (int .Values.replicaCount) 1) }}
-{{- if and $several (hasKey (default dict .Values.config.storage) "filesystem") }}
+{{- if and $several (or (not .Values.config.storage) (hasKey .Values.config.storage "filesystem")) }}
 {{- fail "config.storage.filesystem is one replica's own: set replicaCount to 1 and autoscaling.enabled to false, or take storage that replicas share (s3, gcs, azure)" }}
 {{- end }}
 {{- if and $several (hasKey (default dict .Values.config.storage) "inmemory") }}
