@@ -20,6 +20,15 @@ func (p *Proxy) Sweep(ctx context.Context) {
 	p.sweepStored(ctx)
 }
 
+// RoomForManifests is true while a large manifest would be read at once.
+func (p *Proxy) RoomForManifests() bool {
+	if !p.largeManifests.TryAcquire(1) {
+		return false
+	}
+	p.largeManifests.Release(1)
+	return true
+}
+
 // Admin is what is served on the admin address.
 func (p *Proxy) Admin() http.Handler { return p.admin() }
 

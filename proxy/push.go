@@ -2,11 +2,13 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net/http"
 	"net/url"
 	"slices"
+	"time"
 
 	godigest "github.com/opencontainers/go-digest"
 
@@ -23,10 +25,11 @@ import (
 func (ex *exchange) putManifest() error {
 	ref := ex.ref
 	ex.seen.manifest, ex.seen.byDigest, ex.seen.action = true, digestRef(ref), string(ex.action())
-	body, err := ex.readManifest(ref)
+	body, release, err := ex.readManifest(ref)
 	if err != nil {
 		return err
 	}
+	defer release()
 	contentType := ex.r.Header.Get("Content-Type")
 	if digestRef(ref) {
 		ex.tags = url.Values{"tag": ex.r.URL.Query()["tag"]} // distribution-spec after 1.1: tags beside a push by digest
@@ -63,33 +66,66 @@ func (ex *exchange) putManifest() error {
 }
 
 // readManifest reads the body within the size a manifest may have, and checks it against the
-// digest in the URL.
-func (ex *exchange) readManifest(ref string) ([]byte, error) {
+// digest in the URL. release is called when nobody needs it any more.
+func (ex *exchange) readManifest(ref string) (body []byte, release func(), err error) {
 	if digestRef(ref) {
 		if f := checkDigest(ex.repo, ref); f != nil {
-			return nil, f
+			return nil, nil, f
 		}
 	}
 	tooLarge := func() error {
 		return refuse(http.StatusRequestEntityTooLarge, codeManifestInvalid, "manifest %s for repository %s is larger than %d bytes, the size that registries take", clip(ref), ex.repo, ocidoc.MaxBytes)
 	}
 	if ex.r.ContentLength > ocidoc.MaxBytes {
-		return nil, tooLarge()
+		return nil, nil, tooLarge()
 	}
-	body, err := readUpTo(ex.r.Body, ex.r.ContentLength, ocidoc.MaxBytes+1)
-	if err != nil {
-		return nil, bodyError(ex, err)
-	}
-	if len(body) > ocidoc.MaxBytes {
-		return nil, tooLarge()
-	}
-	if digestRef(ref) {
-		if objects.CheckBytes(body, ref) != nil {
-			got := godigest.Digest(ref).Algorithm().FromBytes(body)
-			return nil, refuse(http.StatusBadRequest, codeDigestInvalid, "manifest for repository %s has digest %s, not %s: nothing was changed", ex.repo, got, ref)
+	release = func() {}
+	body, err = readUpTo(ex.r.Body, ex.r.ContentLength, believed)
+	if err == nil && len(body) == believed {
+		if release, err = ex.roomForManifest(); err != nil {
+			return nil, nil, err
 		}
+		body, err = fill(ex.r.Body, slices.Grow(body, int(max(ex.r.ContentLength+1-believed, believed))), ocidoc.MaxBytes+1)
 	}
-	return body, nil
+	switch {
+	case err != nil:
+		err = bodyError(ex, err)
+	case len(body) > ocidoc.MaxBytes:
+		err = tooLarge()
+	case digestRef(ref) && objects.CheckBytes(body, ref) != nil:
+		got := godigest.Digest(ref).Algorithm().FromBytes(body)
+		err = refuse(http.StatusBadRequest, codeDigestInvalid, "manifest for repository %s has digest %s, not %s: nothing was changed", ex.repo, got, ref)
+	}
+	if err != nil {
+		release()
+		return nil, nil, err
+	}
+	return body, release, nil
+}
+
+const (
+	// largeManifests of up to 4 MiB are in memory at the same time, each with several times its size where it is parsed.
+	// Nearly all manifests are smaller than what is believed, and wait for nobody.
+	largeManifests = 8
+	// roomPatience is how long one waits for the others.
+	roomPatience = 10 * time.Second
+)
+
+// roomForManifest lets a large manifest be read. With passthrough anybody may send one, so upstream is asked first whether
+// this client may.
+func (ex *exchange) roomForManifest() (release func(), err error) {
+	if err := ex.passthroughMayWrite(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ex.ctx(), roomPatience)
+	defer cancel()
+	if err := ex.p.largeManifests.Acquire(ctx, 1); err != nil {
+		if ex.ctx().Err() != nil {
+			return nil, ex.ctx().Err()
+		}
+		return nil, transient(err, "%d manifests of more than 64 KiB are being pushed already, and sluice keeps no more in memory; try again", largeManifests)
+	}
+	return func() { ex.p.largeManifests.Release(1) }, nil
 }
 
 // believed is how much memory a length is worth that somebody only says.
@@ -97,7 +133,11 @@ const believed = 64 << 10
 
 // readUpTo is io.ReadAll of an io.LimitReader, for what says its length, or -1.
 func readUpTo(r io.Reader, length int64, limit int) ([]byte, error) {
-	b := make([]byte, 0, min(max(length+1, 512), believed, int64(limit)))
+	return fill(r, make([]byte, 0, min(max(length+1, 512), believed, int64(limit))), limit)
+}
+
+// fill reads until b has limit bytes.
+func fill(r io.Reader, b []byte, limit int) ([]byte, error) {
 	for len(b) < limit {
 		if len(b) == cap(b) {
 			b = append(b, 0)[:len(b)]

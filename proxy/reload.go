@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"sluice/proxy/config"
 	"sluice/proxy/internal/objects"
 	"sluice/proxy/observe"
@@ -19,19 +21,22 @@ import (
 // configuration begins without, as a new process does (I10): what an upstream has let somebody do must
 // not count for the one that takes its place.
 type carried struct {
-	observe      *observe.Metrics
-	progress     *progress // of uploads that go on under the next configuration
-	held         *heldLedger
-	lost         *objects.Lost // calls to the storage
-	fallbackTags *keyedMutex
-	embedded     *sharedEmbedded
-	instance     string
-	storedKeys   [][]byte // that seal upload URLs where no configuration has any
+	observe  *observe.Metrics
+	progress *progress // of uploads that go on under the next configuration
+	held     *heldLedger
+
+	// A manifest is held in memory, whichever configuration it is pushed by.
+	largeManifests *semaphore.Weighted
+	lost           *objects.Lost // calls to the storage
+	fallbackTags   *keyedMutex
+	embedded       *sharedEmbedded
+	instance       string
+	storedKeys     [][]byte // that seal upload URLs where no configuration has any
 }
 
 func newCarried(version string) *carried {
 	return &carried{
-		observe: observe.New(version), progress: newProgress(), held: newHeldLedger(), lost: &objects.Lost{}, fallbackTags: &keyedMutex{},
+		observe: observe.New(version), progress: newProgress(), held: newHeldLedger(), largeManifests: semaphore.NewWeighted(largeManifests), lost: &objects.Lost{}, fallbackTags: &keyedMutex{},
 		embedded: &sharedEmbedded{}, instance: newID(),
 	}
 }

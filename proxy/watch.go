@@ -34,14 +34,15 @@ type watched struct {
 	span      trace.Span // nil: off
 	body      *arrives
 
-	exchange exchange // what Proxy.exchange makes of the request: one piece with this, since nearly every request has both
+	readTime time.Duration // that its client may read nothing: it would keep its download, and what that costs here, for ever
+	exchange exchange      // what Proxy.exchange makes of the request: one piece with this, since nearly every request has both
 }
 
 // watch counts every request, whatever becomes of it.
 func (p *Proxy) watch(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		seen := &watched{ResponseWriter: w}
+		seen := &watched{ResponseWriter: w, readTime: p.slowBodies.window}
 		p.observe.Arrived()
 		if p.traces != nil {
 			r, seen.span = p.traces.Arrived(r)
@@ -111,18 +112,60 @@ func (w *watched) Write(b []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
+	if len(b) > socketful {
+		w.within(w.readTime)
+		defer w.within(0)
+	}
 	n, err := w.ResponseWriter.Write(b)
 	w.written += int64(n)
 	return n, err
 }
 
-// ReadFrom keeps what the server's own writer has: pooled buffers, and the kernel's copying of files.
+// ReadFrom keeps what the server's own writer has: pooled buffers.
 func (w *watched) ReadFrom(r io.Reader) (int64, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	n, err := io.Copy(w.ResponseWriter, r)
+	from := &readToBeWritten{r: r, w: w}
+	n, err := io.Copy(w.ResponseWriter, from)
 	w.written += n
+	if from.n > socketful {
+		if err == nil {
+			_ = http.NewResponseController(w.ResponseWriter).Flush() // the rest, while there is a deadline
+		}
+		w.within(0)
+	}
+	return n, err
+}
+
+// socketful is what any connection takes at once.
+const socketful = 64 << 10
+
+// within sets the deadline of what is written next; 0 takes it back, since the connection may have another request.
+func (w *watched) within(d time.Duration) {
+	var end time.Time
+	if d > 0 {
+		end = time.Now().Add(d)
+	}
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(end)
+}
+
+// readToBeWritten gives the client its time whenever there is something to be written.
+type readToBeWritten struct {
+	r    io.Reader
+	w    *watched
+	n    int64
+	last time.Time
+}
+
+func (t *readToBeWritten) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	if t.n += int64(n); t.n > socketful {
+		if now := time.Now(); now.Sub(t.last) > t.w.readTime/10 { // not for every buffer
+			t.last = now
+			t.w.within(t.w.readTime)
+		}
+	}
 	return n, err
 }
 

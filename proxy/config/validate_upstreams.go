@@ -72,7 +72,8 @@ func (v *validator) upstreamURL(key, raw string) {
 	case !goodPort(u.Port()):
 		v.add(key, "%q has no port between 1 and 65535; %s", raw, form)
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		v.add(key, "%q has more than a host; a registry's API is at the root of its host, so %s (repositories keep their full names)", raw, form)
+		shown, _, _ := strings.Cut(raw, "?") // a query may be a token
+		v.add(key, "%q has more than a host; a registry's API is at the root of its host, so %s (repositories keep their full names)", shown, form)
 	case v.isListen(u):
 		v.add(key, "%q is Sluice itself (%s); every request would come back to it. Name the registry behind it", raw, v.source.where("listen"))
 	}

@@ -1,0 +1,62 @@
+package proxy_test
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/proxy/proxytest"
+)
+
+// startManifest sends the header of a manifest of 1 MiB, and the beginning of it.
+func (r *rig) startManifest(n int) net.Conn {
+	r.t.Helper()
+	c, err := net.Dial("tcp", strings.TrimPrefix(r.url(), "http://"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { c.Close() })
+	fmt.Fprintf(c, "PUT /v2/app/manifests/1 HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", ociIndex, 1<<20, strings.Repeat(" ", n))
+	return c
+}
+
+// With passthrough everybody is let in until upstream is asked, so it is asked before a large manifest is read.
+func TestALargeManifestIsReadOnlyForWhoMayPushIt(t *testing.T) {
+	r := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{Wrap: func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		})
+	}}), with(passthrough))
+	c := r.startManifest(100 << 10) // the rest never comes
+	_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || resp.StatusCode != http.StatusUnauthorized {
+		t.Errorf("%v, %v", resp, err)
+	}
+}
+
+// Large manifests that are on their way bound what the next one may have, and not what small ones have.
+func TestFewLargeManifestsAreInMemoryAtOnce(t *testing.T) {
+	r := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{}))
+	var open []net.Conn
+	for range 8 {
+		open = append(open, r.startManifest(100<<10))
+	}
+	for end := time.Now().Add(20 * time.Second); r.proxy.RoomForManifests(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("eight large manifests leave room for more")
+		}
+	}
+	r.push(proxytest.BuildKit, "other", "1", proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy}))
+	large := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[%s]}`, ociIndex, strings.Repeat(" ", 100<<10))
+	r.request(http.MethodPut, "/v2/app/manifests/2", large, "Content-Type", ociIndex).want(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
+	for _, c := range open {
+		c.Close()
+	}
+	r.request(http.MethodPut, "/v2/app/manifests/2", large, "Content-Type", ociIndex).want(t, http.StatusCreated)
+}
