@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
 	"sluice/filters"
 	"sluice/filters/ocidoc"
 	"sluice/proxy/upstream"
@@ -138,9 +136,7 @@ func (d *registryDestination) list(doc *ocidoc.Document, subject string) error {
 		}
 		entry.Annotations[filters.AnnotationReferenceDigest] = subject
 	}
-	return d.failed(d.at.changeFallback(subject, func(list []ocispec.Descriptor) []ocispec.Descriptor {
-		return mergeDescriptors(list, []ocispec.Descriptor{entry})
-	}))
+	return d.failed(d.at.changeFallback(referrerChange{subject: subject, entry: entry}))
 }
 
 // blob sends a config.

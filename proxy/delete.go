@@ -206,9 +206,7 @@ func (ex *exchange) deleteReferrer(digest, of string) error {
 
 // unlist takes a manifest out of the referrers tag of its image, if there is one.
 func (ex *exchange) unlist(subject, digest string) error {
-	return ex.changeFallback(subject, func(list []ocispec.Descriptor) []ocispec.Descriptor {
-		return slices.DeleteFunc(list, func(d ocispec.Descriptor) bool { return d.Digest.String() == digest })
-	})
+	return ex.changeFallback(referrerChange{subject: subject, entry: ocispec.Descriptor{Digest: asDigest(digest)}, removed: true})
 }
 
 // attestationOf is the attestation behind a derived referrer: the two are one thing to a client.

@@ -1,14 +1,20 @@
 package proxy
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"sluice/filters"
 	"sluice/filters/ocidoc"
+	"sluice/proxy/quarantine"
 	"sluice/proxy/upstream"
 )
 
@@ -22,8 +28,8 @@ func (ex *exchange) takeOverReferrer(doc *ocidoc.Document, resp *http.Response) 
 	if has, err := ex.upstreamHasReferrers(doc.Subject.Digest); has || err != nil {
 		return err
 	}
-	return ex.changeFallback(doc.Subject.Digest, func(list []ocispec.Descriptor) []ocispec.Descriptor {
-		return mergeDescriptors(list, []ocispec.Descriptor{referrerDescriptor(doc, doc.Digest(), mediaTypeOf(doc))})
+	return ex.changeFallback(referrerChange{
+		subject: doc.Subject.Digest, entry: referrerDescriptor(doc, doc.Digest(), mediaTypeOf(doc)), allowed: true,
 	})
 }
 
@@ -32,45 +38,190 @@ func (ex *exchange) dropReferrer(subject, digest string) error {
 	if has, err := ex.upstreamHasReferrers(subject); has || err != nil {
 		return err
 	}
-	return ex.unlist(subject, digest)
+	return ex.changeFallback(referrerChange{subject: subject, entry: ocispec.Descriptor{Digest: asDigest(digest)}, removed: true, allowed: true})
 }
 
-// changeFallback changes upstream's referrers tag of a subject, one change at a time.
-func (ex *exchange) changeFallback(subject string, change func([]ocispec.Descriptor) []ocispec.Descriptor) error {
-	tag := filters.FallbackTag(subject)
-	unlock := ex.p.fallbackTags.lock(ex.repo + ":" + tag)
-	defer unlock()
-	index, old, err := ex.readFallbackTag(subject)
-	if err != nil {
-		return err
+// A referrerChange is one entry more or less in the list of a subject's referrers.
+type referrerChange struct {
+	subject string
+	entry   ocispec.Descriptor // of one that is removed, the digest
+	removed bool
+	allowed bool // upstream has just let this client push or delete the referrer
+}
+
+const (
+	fallbackRounds = 10
+	fallbackFirst  = 10 * time.Millisecond
+	fallbackMost   = 200 * time.Millisecond
+	fallbackTime   = 30 * time.Second
+)
+
+// changeFallback changes upstream's referrers tag of a subject. Within one process one change follows the other, but
+// other replicas change the same tag, and the registry API has no compare-and-swap: of two that read the list and write
+// it, the later one would undo what the first one wrote. So each tells the others by a record in the storage what it
+// wants, writes all that is wanted, and looks again after each write. Since a record is there before its writer looks for
+// the last time, whoever undoes a change after that look finds the record in its own next look, and repairs the list.
+func (ex *exchange) changeFallback(c referrerChange) error {
+	// A record has others write what it says, so it must not come from one who may not write that. Who has not shown it
+	// yet shows it with the list.
+	noted := c.allowed && ex.noteReferrer(c)
+	defer ex.p.fallbackTags.lock(ex.repo + ":" + filters.FallbackTag(c.subject))()
+	var seen, gone []ocispec.Descriptor
+	for round := 0; ; round++ {
+		look, err := ex.lookAtFallback(c, noted, seen, gone)
+		if err != nil || look.settled() {
+			return err
+		}
+		if round == fallbackRounds {
+			return transient(nil, "the list of referrers of %s in repository %s keeps changing, try again", c.subject, ex.repo)
+		}
+		if round == 0 {
+			// From the first write on it does not end with a client that hangs up: what the write may have undone of
+			// others' is found by the looks that follow.
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ex.ctx()), fallbackTime)
+			client := ex.ctx()
+			defer func() { context.AfterFunc(client, cancel) }() // and not before: an answer of upstream may still be read
+			detached := *ex
+			detached.r = ex.r.WithContext(ctx)
+			ex = &detached
+		}
+		lacks, err := ex.writeFallback(c, look)
+		if err != nil {
+			return err
+		}
+		if gone = append(gone, lacks...); len(lacks) == 0 {
+			noted = noted || ex.noteReferrer(c)
+		}
+		seen = look.wanted
+		if round > 0 { // others write too
+			ex.pause(min(fallbackFirst<<(round-1), fallbackMost))
+		}
 	}
-	before := len(index.Manifests)
-	if index.Manifests = change(index.Manifests); len(index.Manifests) == before {
-		return nil
+}
+
+// pause sleeps about as long as that, but not as long as another that begins now.
+func (ex *exchange) pause(d time.Duration) {
+	t := time.NewTimer(d/2 + rand.N(d))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ex.ctx().Done():
 	}
-	if len(index.Manifests) == 0 && ex.deleted(old) {
-		return nil // nothing is listed by nothing
+}
+
+// noteReferrer tells other replicas of a change. Pushes do not depend on the storage here: without a record, one replica
+// alone loses nothing.
+func (ex *exchange) noteReferrer(c referrerChange) (noted bool) {
+	err := ex.p.quarantine.PutReferrer(ex.ctx(), ex.repo, c.subject, quarantine.Referrer{Descriptor: c.entry, Removed: c.removed})
+	if err != nil && !errors.Is(err, quarantine.ErrInvalid) { // a digest of an algorithm that is known to upstream alone
+		ex.p.storageTrouble(ex.log, "tell other replicas of referrer "+c.entry.Digest.String(), err)
 	}
-	if index.Manifests == nil {
-		index.Manifests = []ocispec.Descriptor{}
+	return err == nil
+}
+
+// A fallbackLook is what a referrers tag lists, and what it should.
+type fallbackLook struct {
+	index  ocispec.Index
+	held   string // the digest of the list, "" for none
+	wanted []ocispec.Descriptor
+}
+
+// settled says that the tag lists what is wanted, in whatever order.
+func (l fallbackLook) settled() bool {
+	return len(l.wanted) == len(l.index.Manifests) && !slices.ContainsFunc(l.wanted, func(d ocispec.Descriptor) bool { return !lists(l.index.Manifests, d) })
+}
+
+func lists(list []ocispec.Descriptor, d ocispec.Descriptor) bool {
+	return slices.ContainsFunc(list, func(e ocispec.Descriptor) bool { return e.Digest == d.Digest })
+}
+
+// lookAtFallback compares the tag with the change and the records. What an earlier look of the same change has seen is
+// wanted too, since the tag may be gone: whoever deletes the list that it has replaced does so by digest, and with it goes
+// a tag that has come to hold the same list again. What is gone upstream is not wanted. When the change is noted, its record
+// has the last word about it, so that two replicas which want the opposite agree.
+func (ex *exchange) lookAtFallback(c referrerChange, noted bool, seen, gone []ocispec.Descriptor) (look fallbackLook, err error) {
+	if look.index, look.held, err = ex.readFallbackTag(c.subject); err != nil {
+		return look, err
 	}
+	records, err := ex.p.quarantine.Referrers(ex.ctx(), ex.repo, c.subject)
+	if err != nil && !errors.Is(err, quarantine.ErrInvalid) {
+		ex.p.storageTrouble(ex.log, "look up what other replicas change of the referrers of "+c.subject, err)
+	}
+	own := func(r quarantine.Referrer) bool { return r.Descriptor.Digest == c.entry.Digest }
+	if look.held == "" && slices.ContainsFunc(records, func(r quarantine.Referrer) bool { return !own(r) }) {
+		// A registry resolves a tag and reads the list after that. If the list was replaced and deleted in between, it says
+		// that there is nothing.
+		if look.index, look.held, err = ex.readFallbackTag(c.subject); err != nil {
+			return look, err
+		}
+	}
+	if i := slices.IndexFunc(records, own); i < 0 || !noted {
+		if i >= 0 {
+			records = slices.Delete(records, i, i+1)
+		}
+		records = append(records, quarantine.Referrer{Descriptor: c.entry, Removed: c.removed})
+	}
+	var added []ocispec.Descriptor
+	removed := slices.Clone(gone)
+	for _, r := range records {
+		if r.Removed {
+			removed = append(removed, r.Descriptor)
+		} else {
+			added = append(added, r.Descriptor)
+		}
+	}
+	look.wanted = slices.DeleteFunc(mergeDescriptors(mergeDescriptors(look.index.Manifests, seen), added), func(d ocispec.Descriptor) bool { return lists(removed, d) })
+	return look, nil
+}
+
+// writeFallback gives the tag the list that is wanted, and deletes the one that it held. A registry that looks for what a
+// list names, as distribution does, refuses one with a referrer that was deleted a moment ago: gone is what it lacks.
+func (ex *exchange) writeFallback(c referrerChange, look fallbackLook) (gone []ocispec.Descriptor, err error) {
+	if len(look.wanted) == 0 && ex.deleted(look.held) {
+		return nil, nil // nothing is listed by nothing
+	}
+	index := look.index
+	index.Manifests = look.wanted
 	index.SchemaVersion, index.MediaType = 2, ocispec.MediaTypeImageIndex
 	body, err := json.Marshal(index)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	put, err := ex.sendManifest(tag, body, ocispec.MediaTypeImageIndex)
+	put, err := ex.sendManifest(filters.FallbackTag(c.subject), body, ocispec.MediaTypeImageIndex)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if put.StatusCode >= 300 {
-		return &passed{put}
+		if missing(put) {
+			gone, err = ex.lacking(look.wanted, c.entry)
+		}
+		if err == nil && len(gone) == 0 {
+			err = &passed{put}
+		}
+		return gone, err
 	}
 	discard(put)
-	if old != "" && old != ocidoc.DigestOf(body) {
-		ex.deleted(old)
+	if look.held != "" && look.held != ocidoc.DigestOf(body) {
+		ex.deleted(look.held)
 	}
-	return nil
+	return nil, nil
+}
+
+// lacking are the entries, but for one, whose manifests upstream does not have.
+func (ex *exchange) lacking(list []ocispec.Descriptor, but ocispec.Descriptor) (gone []ocispec.Descriptor, err error) {
+	for _, d := range list {
+		if d.Digest == but.Digest {
+			continue
+		}
+		there, err := ex.exists(manifestPath(d.Digest.String()))
+		if err != nil {
+			return nil, err
+		}
+		if !there {
+			gone = append(gone, d)
+		}
+	}
+	return gone, nil
 }
 
 // deleted tries to delete the list that a tag held before: it would stay as an untagged index, and Amazon ECR deletes
@@ -104,8 +255,8 @@ func (ex *exchange) upstreamHasReferrers(digest string) (bool, error) {
 	return err == nil && (index.Manifests != nil || index.MediaType != ""), nil
 }
 
-// A keyedMutex lets one goroutine at a time change one fallback tag: the registry API has no
-// compare-and-swap.
+// A keyedMutex lets one goroutine of this process at a time change one fallback tag: those that wait find what they want
+// listed already.
 type keyedMutex struct {
 	mu    sync.Mutex
 	locks map[string]*countedLock

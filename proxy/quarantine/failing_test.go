@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
@@ -183,6 +184,19 @@ func operations(t *testing.T) []operation {
 					t.Errorf("got %v, %v", got, err)
 				}
 			},
+		},
+		{
+			"PutReferrer", none, func(ctx context.Context, s *Store) error { return s.PutReferrer(ctx, "app", sha(large), note("a")) },
+			func(t *testing.T, s *Store, _ storagedriver.StorageDriver) {
+				if got := referrers(t, s, "app", sha(large)); !slices.Equal(got, []string{"a"}) {
+					t.Errorf("got %v", got)
+				}
+			},
+		},
+		{
+			"Referrers", func(s *Store, _ *clock) { must(t, s.PutReferrer(ctx, "app", sha(large), note("a"))) },
+			func(ctx context.Context, s *Store) error { _, err := s.Referrers(ctx, "app", sha(large)); return err },
+			func(*testing.T, *Store, storagedriver.StorageDriver) {},
 		},
 		{
 			"DeleteTag", func(s *Store, _ *clock) { must(t, s.PutTag(ctx, "app", "v1", sha(large), sha(tiny))) },

@@ -26,6 +26,7 @@ const (
 	originalKind kind = "_originals"
 	partKind     kind = "_parts"
 	stagingKind  kind = "_staging"
+	referrerKind kind = "_referrers"
 	aliasKind    kind = "_aliases"
 	tagKind      kind = "_tags"
 )
@@ -84,7 +85,8 @@ func (o object) in(generation string) string {
 	return "/" + quarantineRoot + "/" + generation + "/" + o.repo + "/" + string(o.kind) + "/" + o.tail
 }
 
-// parseHeld is the way back from a path in the quarantine. False for parts, staging, and what a driver left behind.
+// parseHeld is the way back from a path in the quarantine. False for parts, staging,
+// records of referrers, and what a driver left behind.
 func parseHeld(path string) (generation string, o object, ok bool) {
 	rest, ok := strings.CutPrefix(path, "/"+quarantineRoot+"/")
 	if !ok {

@@ -14,6 +14,7 @@
 //	/quarantine/<day>/<repository>/_originals/<algorithm>/<hex>              the same
 //	/quarantine/<day>/<repository>/_parts/<upload>/<number>
 //	/quarantine/<day>/<repository>/_staging/<random>                         written, not yet checked
+//	/quarantine/<day>/<repository>/_referrers/<algorithm>/<hex>/<algorithm>-<hex>  subject, referrer: to be listed, or not any more
 //	/aliases/<repository>/_aliases/<algorithm>/<hex>/<algorithm>-<hex>       original -> forwarded, kept for good
 //	/aliases/<repository>/_tags/<tag>/<algorithm>-<hex>                      forwarded -> original under that tag
 //	/keys/<time>-<random>                                                    keys that seal upload sessions
@@ -25,6 +26,10 @@
 // its newest object is older than the retention plus a day. A Stat that finds something in a generation which may go
 // within a day or so copies it into today's before it says so: the client then does not send it again, so it has to
 // be there when the push comes to its end. A manifest takes the held blobs that it refers to along.
+//
+// Records of referrers are the exception to that: they are not content, and only count for a few hours, while replicas
+// change the list of a subject's referrers at the same time. Nobody copies, moves or rescues them, and they go with their
+// generation.
 //
 // Every write either happens as a whole or not at all, and writing something again changes nothing, so an operation
 // that failed at any point may simply be repeated (invariant I7).
