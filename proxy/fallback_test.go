@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -178,4 +179,26 @@ func TestAReferrerThatUpstreamRefusesToListIsNoBusinessOfOthers(t *testing.T) {
 	if records := refused.files("/quarantine", "_referrers"); len(records) > 0 {
 		t.Errorf("records of what may not be written: %v", records)
 	}
+}
+
+// A registry behind a cache shows for a while what a tag had before. That must not fail a push.
+func TestAReferrerIsAcceptedWhereTheRegistryGoesOnShowingTheOldList(t *testing.T) {
+	var old atomic.Bool
+	up := proxytest.NewDistribution(t, proxytest.UpstreamOptions{Wrap: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if old.Load() && r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/manifests/sha256-") {
+				w.WriteHeader(http.StatusNotFound)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}})
+	r := newRig(t, up)
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Platforms: []string{"linux/amd64"}})
+	r.push(proxytest.BuildKit, "app", "1", tree)
+	notes := r.notes(tree.Root.Blob, "note", 1)
+	old.Store(true)
+	putNote(t, r.url(), notes[0])
+	old.Store(false)
+	r.listsExactly(tree.Root.Digest, notes[0])
 }
