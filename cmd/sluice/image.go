@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -24,7 +25,13 @@ func addInsecure(cmd *cobra.Command) *bool {
 // and a registry on this machine may speak plain http.
 func parseImage(image string, insecure bool) (name.Reference, error) {
 	ref, err := name.ParseReference(image)
-	if err != nil {
+	switch {
+	case err == nil:
+	case strings.Contains(image, "://"):
+		return nil, usageError{fmt.Errorf("%q: write HOST/NAME:TAG, without http:// or https://", image)}
+	case strings.ToLower(image) != image:
+		return nil, usageError{fmt.Errorf("%w (names of repositories are lower case)", err)}
+	default:
 		return nil, usageError{err}
 	}
 	if insecure || isLocal(ref.Context().RegistryStr()) {

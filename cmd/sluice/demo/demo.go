@@ -78,7 +78,7 @@ func Run(ctx context.Context, o Options, w io.Writer) error {
 		}
 	}
 	image := fmt.Sprintf("%s/%s:%s", o.Sluice, through, tag)
-	fmt.Fprintf(w, "\nNothing is lost: sluice attestations list %s\n", image)
+	fmt.Fprintf(w, "\nNothing is lost. This is what `sluice attestations list %s` prints:\n", image)
 	return o.Attestations(ctx, image, w)
 }
 
