@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -204,15 +205,25 @@ func mustFail(t testing.TB, argv ...string) string {
 }
 
 // freePort finds a port of the loopback address that nobody listens on. A program that cannot say which port it got for
-// :0 is given this one.
+// :0 is given this one. It is below those that the kernel gives to connections (from 32768), one of which would otherwise
+// have it now and then before the program listens, and no two get the same.
 func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+	const first, ports = 20000, 12000
+	for range ports {
+		port := first + int(portsGiven.Add(1))%ports
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			return port, l.Close()
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, errors.New("no free port")
 }
+
+var portsGiven = func() *atomic.Uint32 {
+	var n atomic.Uint32
+	n.Store(uint32(os.Getpid()) * 61) // where another run of the tests does not begin
+	return &n
+}()
 
 func httpReady(url string) func() error {
 	return func() error {
