@@ -104,7 +104,7 @@ func (ex *exchange) wait(d time.Duration) bool {
 // is missing is looked for a few times more. What nobody pushed will not appear, and each try of the index costs ECR's quota
 // a manifest, so none is made before.
 func (ex *exchange) mayAppear(doc *ocidoc.Document) bool {
-	if !ex.onECR() || doc.Kind != ocidoc.KindIndex {
+	if !ex.onECR() || doc.Kind != ocidoc.KindIndex || len(doc.Manifests) == 0 {
 		return false
 	}
 	others := map[string]bool{}
