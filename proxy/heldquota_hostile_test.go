@@ -193,7 +193,7 @@ func TestTheChargeIsWhatTheStorageHolds(t *testing.T) {
 			"begin an upload": func(t *rapid.T) { uploads = append(uploads, &open{location: h.begin()}) },
 			"send a chunk": func(t *rapid.T) {
 				if len(uploads) == 0 {
-					t.Skip()
+					t.Skip("no upload is open: rapid draws another action")
 				}
 				u := uploads[rapid.IntRange(0, len(uploads)-1).Draw(t, "upload")]
 				chunk := bytes.Repeat([]byte("x"), rapid.IntRange(1, 40<<10).Draw(t, "bytes"))
@@ -206,7 +206,7 @@ func TestTheChargeIsWhatTheStorageHolds(t *testing.T) {
 			},
 			"end an upload": func(t *rapid.T) {
 				if len(uploads) == 0 {
-					t.Skip()
+					t.Skip("no upload is open: rapid draws another action")
 				}
 				u := uploads[rapid.IntRange(0, len(uploads)-1).Draw(t, "upload")]
 				digest := ocidoc.DigestOf(u.sent)
@@ -219,7 +219,7 @@ func TestTheChargeIsWhatTheStorageHolds(t *testing.T) {
 			},
 			"cancel an upload": func(t *rapid.T) {
 				if len(uploads) == 0 {
-					t.Skip()
+					t.Skip("no upload is open: rapid draws another action")
 				}
 				h.request(http.MethodDelete, uploads[rapid.IntRange(0, len(uploads)-1).Draw(t, "upload")].location, nil)
 			},
