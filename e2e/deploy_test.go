@@ -130,6 +130,9 @@ func TestTheChartRefusesWhatCannotWork(t *testing.T) {
 	}{
 		"replicas without shared storage": {[]string{"--set-json", `config.storage={"s3":null,"filesystem":{"rootdirectory":"/var/lib/sluice"}}`}, "one replica's own"},
 		"an admin address nobody reaches": {[]string{"--set", "config.admin=127.0.0.1:5080"}, "config.admin must be a port"},
+		"a name that is mistyped":         {[]string{"--set", "replicas=3"}, "replicas"},
+		"a mistyped one further down":     {[]string{"--set", "service.Port=80"}, "Port"},
+		"a word for a number":             {[]string{"--set-string", "replicaCount=two"}, "replicaCount"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out := mustFail(t, append([]string{tool(t, "helm"), "template", "push", chart, "--kube-version", kubernetes}, c.args...)...)
