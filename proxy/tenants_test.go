@@ -16,7 +16,7 @@ func basic(user, password string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 }
 
-// byTenant is a registry that lets each user into the repositories under its own name only.
+// byTenant is a registry that lets each user into the repositories under its own name, and everybody into the shared ones.
 func byTenant(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user, password, ok := r.BasicAuth()
@@ -25,12 +25,13 @@ func byTenant(next http.Handler) http.Handler {
 			http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"log in"}]}`, http.StatusUnauthorized)
 			return
 		}
-		if r.URL.Path != "/v2/" && !strings.HasPrefix(r.URL.Path, "/v2/"+user+"/") {
+		own := func(path string) bool { return strings.HasPrefix(path, user+"/") || strings.HasPrefix(path, "shared/") }
+		if r.URL.Path != "/v2/" && !own(strings.TrimPrefix(r.URL.Path, "/v2/")) {
 			// What a registry that hides says: a 404 proves nothing (I9).
 			http.Error(w, `{"errors":[{"code":"NAME_UNKNOWN","message":"not found"}]}`, http.StatusNotFound)
 			return
 		}
-		if q := r.URL.Query(); q.Has("from") && !strings.HasPrefix(q.Get("from"), user+"/") {
+		if q := r.URL.Query(); q.Has("from") && !own(q.Get("from")) {
 			q.Del("from") // as a registry that may not read the source: 202 and an upload
 			q.Del("mount")
 			r.URL.RawQuery = q.Encode()
