@@ -1,89 +1,179 @@
 package proxy_test
 
 import (
-	"encoding/base64"
+	"io"
+	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"sluice/proxy/config"
+	"sluice/proxy/observe"
 	"sluice/proxy/proxytest"
 )
 
+// The ways in which a registry misbehaves.
+const (
+	_ = iota // it does not
+	brokenAnswer
+	noAnswer
+	unauthorizedAnswer
+	redirectWithSignature
+	sessionElsewhere
+	moods
+	hanging
+)
+
 // Secrets are planted wherever one can be, requests fail in many ways at the most talkative log level, and nothing of them is
-// in the log, in what clients are told or in what the admin address shows. Headers that carry one on purpose (Location) are for its owner.
+// in the log, in traces, in events, in what clients are told or in what the admin address shows. Headers that carry one on
+// purpose (Location, and the challenge of a registry behind passthrough) are for whom they are sent to.
 func TestNoSecretIsInTheLogOrInAnAnswer(t *testing.T) {
-	var failing atomic.Int64
+	_, spans := collect(t)
+	traces, err := observe.NewTraces(t.Context(), "test", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := plantings(t)
+	var mu sync.Mutex
+	secrets := map[string]string{}
+	t.Run("set-ups", func(t *testing.T) {
+		for _, p := range all {
+			t.Run(p.name, func(t *testing.T) {
+				t.Parallel()
+				planted := p.try(t, traces)
+				mu.Lock()
+				defer mu.Unlock()
+				maps.Copy(secrets, planted)
+			})
+		}
+	})
+	if err := traces.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	text := spans()
+	if !strings.Contains(text, "PUT manifest") {
+		t.Error("the traces are about nothing")
+	}
+	search(t, map[string]string{"a trace": text}, secrets)
+}
+
+func search(t *testing.T, shown, secrets map[string]string) {
+	t.Helper()
+	for where, text := range shown {
+		for what, secret := range secrets {
+			if i := strings.Index(text, secret); i >= 0 {
+				t.Errorf("%s is in %s: ...%s...", what, where, text[max(0, i-200):min(len(text), i+200)])
+			}
+		}
+	}
+}
+
+// misbehaves is a registry in a mood, which may change.
+func misbehaves(mood *atomic.Int64, hangs chan<- struct{}, goOn <-chan struct{}, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch mood.Load() {
+		case brokenAnswer:
+			http.Error(w, `{"errors":[{"code":"UNKNOWN","message":"broken"}]}`, http.StatusInternalServerError)
+		case noAnswer:
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err == nil {
+				conn.Close()
+			}
+		case unauthorizedAnswer:
+			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+			http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"no"}]}`, http.StatusUnauthorized)
+		case redirectWithSignature:
+			w.Header().Set("Location", "https://bucket.s3.amazonaws.com/x?X-Amz-Credential=AKIAPLANTED&X-Amz-Signature=planted-signature")
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		case sessionElsewhere:
+			w.Header().Set("Location", "https://evil.example/v2/app/blobs/uploads/planted-session?_state=planted-state")
+			w.WriteHeader(http.StatusAccepted)
+		case hanging:
+			select {
+			case hangs <- struct{}{}:
+			default:
+			}
+			<-goOn
+			next.ServeHTTP(w, r)
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+// hook takes the first event and refuses all others, in words that repeat what it was sent.
+func hook(t *testing.T) (url string, bodies func() string) {
+	t.Helper()
+	var mu sync.Mutex
+	var text strings.Builder
+	events := 0
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		text.Write(b)
+		if events++; events > 1 {
+			http.Error(w, "no: "+r.Header.Get("Authorization")+r.URL.String(), http.StatusBadRequest)
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s.URL + "/planted-hook-path", func() string { mu.Lock(); defer mu.Unlock(); return text.String() }
+}
+
+// try gives back what was secret in it.
+func (p planting) try(t *testing.T, traces *observe.Traces) map[string]string {
+	t.Helper()
+	var mood atomic.Int64
 	hangs, goOn := make(chan struct{}, 1), make(chan struct{})
 	up := proxytest.NewDistribution(t, proxytest.UpstreamOptions{Wrap: func(next http.Handler) http.Handler {
-		next = proxytest.RequireBasic(next, "robot", "planted-upstream-password")
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			switch failing.Load() {
-			case 1:
-				http.Error(w, `{"errors":[{"code":"UNKNOWN","message":"broken"}]}`, http.StatusInternalServerError)
-			case 2:
-				conn, _, err := http.NewResponseController(w).Hijack()
-				if err == nil {
-					conn.Close()
-				}
-			case 3:
-				w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
-				http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"no"}]}`, http.StatusUnauthorized)
-			case 4:
-				w.Header().Set("Location", "https://bucket.s3.amazonaws.com/x?X-Amz-Credential=AKIAPLANTED&X-Amz-Signature=planted-signature")
-				w.WriteHeader(http.StatusTemporaryRedirect)
-			case 5:
-				w.Header().Set("Location", "https://evil.example/v2/app/blobs/uploads/planted-session?_state=planted-state")
-				w.WriteHeader(http.StatusAccepted)
-			case 6:
-				select {
-				case hangs <- struct{}{}:
-				default:
-				}
-				<-goOn
-				next.ServeHTTP(w, r)
-			default:
-				next.ServeHTTP(w, r)
-			}
-		})
+		return misbehaves(&mood, hangs, goOn, p.signIn(next))
 	}})
-	issuer := proxytest.NewIssuer(t, nil)
+	hookURL, events := hook(t)
 	sealKey := strings.Repeat("5ea1", 16)
-	r := newRig(t, up, with(func(c *config.Config) {
-		c.Access.Mode = config.AccessOIDC
-		c.Access.OIDC = []config.OIDCIssuer{{Issuer: issuer.URL, Audience: "sluice", Identity: "{sub}", Claims: map[string]string{"sub": "**"}}}
-		c.Upstreams[0].Credentials, c.Upstreams[0].Username, c.Upstreams[0].Password = config.CredentialsBasic, "robot", "planted-upstream-password"
+	r := newRig(t, up, append(p.settings, traced(traces), with(func(c *config.Config) {
 		c.SealKeys = []config.Secret{config.Secret(sealKey)}
-		c.Pprof = true
-	}))
-	good, forged := issuer.Token(map[string]any{"aud": "sluice", "sub": "alice"}), issuer.Token(map[string]any{"aud": "planted-audience", "sub": "alice"})
-	secrets := map[string]string{
-		"upstream password": "planted-upstream-password", "seal key": sealKey, "signature": "planted-signature", "AWS key": "AKIAPLANTED", "session": "planted-session", "session state": "planted-state",
-		"ID token": good[len(good)-60:], "refused ID token": forged[len(forged)-60:], "its claims": strings.Split(forged, ".")[1], "password": "planted-client-password",
-		"encoded password": base64.StdEncoding.EncodeToString([]byte("alice:planted-client-password")), "query": "planted-query",
+		c.Pprof, c.AccessLog = true, true
+		c.Notifications.Endpoints = []config.Endpoint{{
+			Name: "hook", URL: config.Secret(hookURL), Headers: map[string][]config.Secret{"Authorization": {"planted-hook-header"}},
+			Timeout: config.Duration(time.Second), Threshold: 10, Backoff: config.Duration(time.Millisecond),
+		}}
+	}))...)
+	secrets := everywhere(sealKey)
+	maps.Copy(secrets, p.secrets)
+	good := p.authorizations[0]
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
+	if _, err := proxytest.BuildKit(t.Context(), proxytest.Options{BaseURL: r.url(), Repository: "app", Tags: []string{"1", "2"}, Tree: tree, Authorization: good, Sequential: true}); err != nil {
+		t.Fatalf("a push that is right: %v", err)
 	}
+
 	told := &strings.Builder{}
 	uploads := 0
-	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
 	layer := tree.Blobs()[0]
-	for kind := range int64(6) {
-		failing.Store(kind)
-		for i, auth := range []string{basic("oidc", good), "Bearer " + good, basic("oidc", forged), "Bearer " + forged, basic("alice", "planted-client-password"), "Bearer planted-client-password", ""} {
-			if i > 0 && (kind == 1 || kind == 2) {
-				break // these are tried again for seconds, whoever asks
+	for m := range int64(moods) {
+		mood.Store(m)
+		for i, auth := range p.authorizations {
+			tired := m == brokenAnswer || m == noAnswer // these are tried again for seconds, whoever asks
+			if i > 0 && tired {
+				break
 			}
-			for _, q := range [][2]string{
+			for j, q := range [][2]string{
+				{http.MethodPut, "/v2/app/manifests/1"},
+				{http.MethodPost, "/v2/app/blobs/uploads/"},
 				{http.MethodGet, "/v2/?x=planted-query"},
 				{http.MethodGet, "/v2/app/manifests/1?x=planted-query"},
 				{http.MethodGet, "/v2/app/blobs/" + layer.Digest},
 				{http.MethodHead, "/v2/app/blobs/" + layer.Digest},
-				{http.MethodPut, "/v2/app/manifests/1"},
 				{http.MethodGet, "/v2/_catalog"},
 				{http.MethodGet, "/v2/app/tags/list"},
-				{http.MethodPost, "/v2/app/blobs/uploads/"},
 			} {
+				if j > 1 && tired {
+					break
+				}
 				var body []byte
 				if q[0] == http.MethodPut {
 					body = tree.Root.Bytes()
@@ -103,16 +193,13 @@ func TestNoSecretIsInTheLogOrInAnAnswer(t *testing.T) {
 		}
 	}
 	r.proxy.Settle()
-	if uploads == 0 || told.Len() == 0 || r.log.Len() == 0 {
-		t.Fatalf("%d uploads, %d bytes told, %d logged: the test is about nothing", uploads, told.Len(), r.log.Len())
-	}
-	shown := map[string]string{"the log": r.log.String(), "an answer": told.String()}
+	shown := map[string]string{"an answer": told.String()}
 	// The stacks of the admin address's profiles, while a request with everything is under way.
-	failing.Store(6)
-	hanging := make(chan struct{})
+	mood.Store(hanging)
+	ended := make(chan struct{})
 	go func() {
-		defer close(hanging)
-		request(t, http.MethodPut, r.url()+"/v2/app/manifests/1?x=planted-query", tree.Root.Bytes(), "Authorization", basic("oidc", good), "Content-Type", tree.Root.MediaType)
+		defer close(ended)
+		request(t, http.MethodPut, r.url()+"/v2/app/manifests/1?x=planted-query", tree.Root.Bytes(), "Authorization", good, "Content-Type", tree.Root.MediaType)
 	}()
 	receive(t, "request that hangs", hangs)
 	for path, contains := range map[string]string{
@@ -126,12 +213,14 @@ func TestNoSecretIsInTheLogOrInAnAnswer(t *testing.T) {
 		}
 	}
 	close(goOn)
-	receive(t, "end of what hung", hanging)
-	for where, text := range shown {
-		for what, secret := range secrets {
-			if i := strings.Index(text, secret); i >= 0 {
-				t.Errorf("%s is in %s: ...%s...", what, where, text[max(0, i-200):min(len(text), i+200)])
-			}
-		}
+	receive(t, "end of what hung", ended)
+	eventually(t, "a refused event", func() bool { return strings.Count(events(), `"events"`) > 1 })
+	r.server.Close()
+	_ = r.proxy.Close()
+	shown["the log"], shown["an event"] = r.log.String(), events()
+	if uploads == 0 || told.Len() == 0 || !strings.Contains(shown["the log"], "bytes_out") || !strings.Contains(shown["the log"], "event rejected") {
+		t.Fatalf("%d uploads, %d bytes told, %d logged: the test is about nothing", uploads, told.Len(), len(shown["the log"]))
 	}
+	search(t, shown, secrets)
+	return secrets
 }
