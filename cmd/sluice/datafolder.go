@@ -78,3 +78,17 @@ func notOurs(folder *os.File, info fs.FileInfo) string {
 	}
 	return ""
 }
+
+// occupy says in the log that another process serves from this folder, and until release lets others say so of this one.
+// It is no error: what is kept is right with two as it is with replicas on a bucket. But they count their users' quota
+// apart, and an embedded registry expects to be the only one; most likely one was started by mistake.
+func occupy(root string, log *slog.Logger) (release func()) {
+	folder, err := os.Open(root)
+	if err != nil {
+		return func() {} // whatever it is, reading the format says it
+	}
+	if lock(folder) {
+		log.Warn("another process has this data folder: run one, or give this one its own with --data", "folder", root)
+	}
+	return func() { _ = folder.Close() }
+}

@@ -93,3 +93,21 @@ func TestServeClosesAnOpenDataFolder(t *testing.T) {
 		t.Errorf("%v, %v", info, err)
 	}
 }
+
+func TestTheSecondProcessOnADataFolderSaysSo(t *testing.T) {
+	dir := t.TempDir()
+	says := func() (string, func()) {
+		var log bytes.Buffer
+		release := occupy(dir, slog.New(slog.NewTextHandler(&log, nil)))
+		return log.String(), release
+	}
+	first, release := says()
+	second, releaseSecond := says()
+	releaseSecond()
+	release()
+	third, releaseThird := says()
+	releaseThird()
+	if first != "" || third != "" || !strings.Contains(second, "level=WARN") || !strings.Contains(second, dir) {
+		t.Errorf("the first says %q, the second beside it %q, one after both %q", first, second, third)
+	}
+}

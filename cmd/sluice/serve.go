@@ -105,6 +105,9 @@ func serve(ctx context.Context, flags *pflag.FlagSet, env func(string) (string, 
 	if err != nil {
 		return err
 	}
+	if f := cfg.Storage.Filesystem; f != nil {
+		defer occupy(f.RootDirectory, logger)()
+	}
 	warnOfOwnImages(cfg, logger)
 	ctx, cancel := context.WithCancel(ctx)
 	changes := make(chan *config.Config)
