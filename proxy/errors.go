@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -44,11 +45,14 @@ type Failure struct {
 	cause   error
 }
 
-func (f *Failure) Error() string {
-	if f.cause != nil {
-		return fmt.Sprintf("%s: %s: %v", f.Code, f.Message, f.cause)
+func (f *Failure) Error() string { return f.Code + ": " + f.reason() }
+
+// reason is the message and its cause, which many messages have in them already.
+func (f *Failure) reason() string {
+	if f.cause == nil || strings.Contains(f.Message, f.cause.Error()) {
+		return f.Message
 	}
-	return f.Code + ": " + f.Message
+	return fmt.Sprintf("%s: %v", f.Message, f.cause)
 }
 
 func (f *Failure) Unwrap() error { return f.cause }

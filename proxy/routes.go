@@ -206,7 +206,7 @@ func (ex *exchange) finish(err error, took time.Duration) {
 		level = slog.LevelDebug
 	}
 	if ex.log.Enabled(ex.ctx(), level) {
-		ex.log.Log(ex.ctx(), level, "request refused", "method", ex.r.Method, "route", ex.seen.route.String(), "status", f.Status, "code", f.Code, "reason", f.Error())
+		ex.log.Log(ex.ctx(), level, "request refused", "method", ex.r.Method, "route", ex.seen.route.String(), "status", f.Status, "code", f.Code, "reason", f.reason())
 	}
 	if ex.answers {
 		panic(http.ErrAbortHandler) // half an answer is out: cut it, so that nobody takes it for whole

@@ -229,7 +229,7 @@ func TestPlainHTTPStaysOnThisMachine(t *testing.T) {
 			t.Errorf("%s with --insecure: %v", url, err)
 		}
 	}
-	for image, want := range map[string]string{"localhost/app": "http", "localhost:5000/app": "http", "127.0.0.1:5000/app": "http", "registry.example/app": "https", "app": "https"} {
+	for image, want := range map[string]string{"localhost/app": "http", "localhost:5000/app": "http", "127.0.0.1:5000/app": "http", "registry.example/app": "https", "docker.io/app": "https"} {
 		ref, err := parseImage(image, false)
 		if err != nil || ref.Context().Scheme() != want {
 			t.Errorf("%s: %v, %v", image, ref, err)

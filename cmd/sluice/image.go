@@ -21,8 +21,8 @@ func addInsecure(cmd *cobra.Command) *bool {
 	return cmd.Flags().Bool("insecure", false, "allow plain http to a host other than this one")
 }
 
-// parseImage reads NAME[:TAG|@DIGEST] as Docker does: without a host it is on Docker Hub,
-// and a registry on this machine may speak plain http.
+// parseImage reads HOST/NAME[:TAG|@DIGEST]. Docker takes a name without a host for one on Docker Hub; who leaves it out
+// here forgot where Sluice is. A registry on this machine may speak plain http.
 func parseImage(image string, insecure bool) (name.Reference, error) {
 	ref, err := name.ParseReference(image)
 	switch {
@@ -33,6 +33,9 @@ func parseImage(image string, insecure bool) (name.Reference, error) {
 		return nil, usageError{fmt.Errorf("%w (names of repositories are lower case)", err)}
 	default:
 		return nil, usageError{err}
+	}
+	if ref.Context().RegistryStr() == name.DefaultRegistry && !strings.HasPrefix(image, "docker.io/") && !strings.HasPrefix(image, name.DefaultRegistry+"/") {
+		return nil, usageError{fmt.Errorf("%q has no host: write where Sluice is, as in localhost:5000/%s (an image of Docker Hub is docker.io/...)", image, image)}
 	}
 	if insecure || isLocal(ref.Context().RegistryStr()) {
 		return name.ParseReference(image, name.Insecure)
@@ -100,6 +103,10 @@ func notARegistry(err error) error {
 	var e *transport.Error
 	if errors.As(err, &e) && len(e.Errors) == 0 && e.StatusCode >= 400 && e.StatusCode < 500 && e.Request != nil {
 		return fmt.Errorf("%s %s: HTTP status %d, but no error of a registry: is this the address of one?", e.Request.Method, e.Request.URL.Redacted(), e.StatusCode)
+	}
+	// net/http has no value for it. --insecure lets go-containerregistry ask again in plain http.
+	if strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
+		return fmt.Errorf("%w; if it speaks plain http, and the network is yours, add --insecure", err)
 	}
 	return err
 }
