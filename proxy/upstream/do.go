@@ -61,7 +61,7 @@ func (r *Registry) once(ctx context.Context, q Request) (*http.Response, error) 
 }
 
 func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
-	l := lease{header: p.client}
+	l := lease{header: p.q.Authorization}
 	authorized := p.own && r.mode != Passthrough
 	if authorized {
 		var err error
@@ -75,7 +75,7 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 		whole := b == nil || b.seal() // the body may be sent once more
 		if err != nil {
 			if b != nil && b.failed() != nil {
-				return nil, errorf(ErrBody, b.failed(), "request body for repository %s on its way to upstream %s ended early: %s", p.repo, r.base.Host, brief(b.failed()))
+				return nil, errorf(ErrBody, b.failed(), "request body for repository %s on its way to upstream %s ended early: %s", p.q.Repository, r.base.Host, brief(b.failed()))
 			}
 			if connection(err) && (p.repeat || p.post || p.stream != nil && whole || refused(err)) && try.again(ctx, 0) {
 				continue
@@ -92,7 +92,7 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 				r.auth.forget(l) // for the next request; this one's bytes are gone
 				if stale {
 					discard(resp)
-					return nil, errorf(ErrRenewed, nil, "upstream %s refused its token while a body was sent to repository %s; send it again", r.base.Host, p.repo)
+					return nil, errorf(ErrRenewed, nil, "upstream %s refused its token while a body was sent to repository %s; send it again", r.base.Host, p.q.Repository)
 				}
 				return resp, nil
 			}
@@ -144,12 +144,12 @@ func (r *Registry) attempt(ctx context.Context, p *plan, u *url.URL, authorizati
 		header["Authorization"] = []string{authorization}
 	}
 	if p.stream != nil {
-		return r.stream(ctx, p, newRequest(ctx, p.method, u, header))
+		return r.stream(ctx, p, newRequest(ctx, p.q.Method, u, header))
 	}
 	if r.quick == nil {
 		return r.bounded(ctx, p, u, header)
 	}
-	req := newRequest(ctx, p.method, u, header)
+	req := newRequest(ctx, p.q.Method, u, header)
 	var payload *h1.Body
 	if len(p.replay) > 0 {
 		payload = h1.NewBody(p.replay)
@@ -172,7 +172,7 @@ func newRequest(ctx context.Context, method string, u *url.URL, header http.Head
 // bounded sends a request over a transport that bounds no wait itself.
 func (r *Registry) bounded(ctx context.Context, p *plan, u *url.URL, header http.Header) (*http.Response, *body, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	req := newRequest(ctx, p.method, u, header)
+	req := newRequest(ctx, p.q.Method, u, header)
 	if len(p.replay) > 0 {
 		p.lent = true
 		req.Body = io.NopCloser(bytes.NewReader(p.replay)) // a type that http.Transport sends together with the headers

@@ -41,7 +41,7 @@ func (p *plan) operation() string {
 	switch {
 	case p.stream != nil:
 		return opStream
-	case p.method == http.MethodGet || p.method == http.MethodHead:
+	case p.q.Method == http.MethodGet || p.q.Method == http.MethodHead:
 		return opRead
 	}
 	return opWrite

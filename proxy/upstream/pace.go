@@ -102,7 +102,7 @@ func (r *Registry) paced(ctx context.Context, p *plan, t *retry, authorization s
 		if g == nil {
 			continue
 		}
-		late, err := g.wait(ctx, p.repo, retryBudget-r.now().Sub(t.start))
+		late, err := g.wait(ctx, p.q.Repository, retryBudget-r.now().Sub(t.start))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -127,7 +127,7 @@ func (r *Registry) busy(p *plan, a action, late time.Duration) *http.Response {
 	seconds := int((late + time.Second - 1) / time.Second)
 	return answered(p, http.StatusTooManyRequests, "TOOMANYREQUESTS", fmt.Sprintf(
 		"repository %s: more requests wait for upstream %s than its rate of %d %s per second lets through in %s; try again in %d s (see upstreams[].rates of sluice)",
-		p.repo, r.base.Host, r.pace[a].lane.rate, actionNames[a], retryBudget, seconds,
+		p.q.Repository, r.base.Host, r.pace[a].lane.rate, actionNames[a], retryBudget, seconds,
 	), http.Header{"Retry-After": {strconv.Itoa(seconds)}})
 }
 
@@ -142,13 +142,13 @@ func answered(p *plan, status int, code, message string, h http.Header) *http.Re
 		body = []byte(`{"errors":[{"code":"UNKNOWN"}]}`)
 	}
 	h.Set("Content-Type", "application/json")
-	if p.method == http.MethodHead {
+	if p.q.Method == http.MethodHead {
 		body = nil
 	}
 	return &http.Response{
 		Status: fmt.Sprintf("%d %s", status, http.StatusText(status)), StatusCode: status,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: h, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)),
-		Request: &http.Request{Method: p.method, URL: p.url, Host: p.url.Host},
+		Request: &http.Request{Method: p.q.Method, URL: p.url, Host: p.url.Host},
 	}
 }

@@ -26,17 +26,17 @@ func (r *Registry) redirected(ctx context.Context, p *plan, resp *http.Response)
 		discard(resp)
 		switch {
 		case n == maxRedirects:
-			return nil, errorf(ErrHost, nil, "upstream %s: more than %d redirects for repository %s", r.base.Host, maxRedirects, p.repo)
+			return nil, errorf(ErrHost, nil, "upstream %s: more than %d redirects for repository %s", r.base.Host, maxRedirects, p.q.Repository)
 		case next.Scheme != "http" && next.Scheme != "https" || next.Hostname() == "" || next.User != nil:
-			return nil, errorf(ErrHost, nil, "upstream %s: redirects repository %s to something that is no http or https URL", r.base.Host, p.repo)
+			return nil, errorf(ErrHost, nil, "upstream %s: redirects repository %s to something that is no http or https URL", r.base.Host, p.q.Repository)
 		case at.Scheme == "https" && next.Scheme == "http" && !r.listed(next):
 			return nil, errorf(ErrHost, nil, "upstream %s: redirects repository %s to http://%s: plain http is not used for an https registry; add %s to the upstream's `hosts` if that is right",
-				r.base.Host, p.repo, next.Host, next.Host)
+				r.base.Host, p.q.Repository, next.Host, next.Host)
 		}
 		next.Fragment, next.RawFragment = "", ""
 		authorization := ""
 		if left = left || !r.origin(next) || next.Scheme != r.base.Scheme; !left {
-			if authorization = p.client; r.mode != Passthrough {
+			if authorization = p.q.Authorization; r.mode != Passthrough {
 				l, err := r.auth.lease(ctx, p)
 				if err != nil {
 					return nil, err

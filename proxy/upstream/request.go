@@ -35,44 +35,42 @@ type Request struct {
 // would otherwise take two round trips.
 const small = 32 << 10
 
-// plan is a Request that was checked and can be sent several times.
+// plan is a Request that was checked and can be sent several times. Every request to a registry has one, so the order of its
+// fields leaves no gaps.
 type plan struct {
 	q      Request
-	method string
 	url    *url.URL
 	at     url.URL // what url points to at first: one piece with the plan
-	own    bool    // the URL is on the registry's own host, which may see credentials
 	header http.Header
-	client string // Authorization of Passthrough
-	follow bool
 
 	stream io.Reader // not replayed
 	length int64
 	replay []byte  // in memory
 	taken  *[]byte // of which replay is a part: to be given back; nil: replay is the caller's
-	lent   bool    // replay may be read for longer than the request takes
 
+	actions [2]action // what it counts as upstream
+
+	own    bool // the URL is on the registry's own host, which may see credentials
+	follow bool
+	lent   bool // replay may be read for longer than the request takes
 	sent   bool // header has been given to the transport, which reads it until the attempt ends
 	repeat bool // idempotent: repeated on connection errors and transient answers
 	post   bool // opens a session at most: repeated when no answer came
-	repo   string
-
-	actions [2]action // what it counts as upstream
 }
 
 func (r *Registry) plan(q Request) (*plan, error) {
-	p := &plan{q: q, method: q.Method, repo: q.Repository}
-	if p.method == "" {
-		p.method = http.MethodGet
+	p := &plan{q: q}
+	if p.q.Method == "" {
+		p.q.Method = http.MethodGet
 	}
 	if err := p.locate(r, q); err != nil {
 		return nil, err
 	}
 	p.header = outgoing(q.Header)
-	if r.Passthrough() && p.own {
-		p.client = q.Authorization
+	if !r.Passthrough() || !p.own {
+		p.q.Authorization = ""
 	}
-	reads := p.method == http.MethodGet || p.method == http.MethodHead
+	reads := p.q.Method == http.MethodGet || p.q.Method == http.MethodHead
 	p.follow = reads && (q.Follow || r.follow && q.Location == "" && strings.HasPrefix(q.Path, "blobs/"))
 	switch {
 	case q.Replay != nil:
@@ -82,14 +80,14 @@ func (r *Registry) plan(q Request) (*plan, error) {
 			return nil, err
 		}
 	}
-	switch p.method {
+	switch p.q.Method {
 	case http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete:
 		p.repeat = p.stream == nil
 	case http.MethodPost:
 		p.post = p.stream == nil && len(p.replay) == 0
 	}
 	if p.own {
-		p.actions = actionsOf(p.method, p.url.Path, p.stream != nil || len(p.replay) > 0)
+		p.actions = actionsOf(p.q.Method, p.url.Path, p.stream != nil || len(p.replay) > 0)
 	}
 	return p, nil
 }
