@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -33,12 +34,16 @@ func openAccount(ctx context.Context, registry string) (*account, error) {
 	}
 	a := &account{host: u.Host, plain: u.Scheme == "http"}
 	var options []func(*config.LoadOptions) error
-	if h, ok := upstream.ParseECRHost(u.Host); ok {
-		if h.Public {
-			return nil, errors.New("the demo needs a private registry: ECR Public has another API")
-		}
+	switch h, ok := upstream.ParseECRHost(u.Host); {
+	case ok && h.Public:
+		return nil, errors.New("the demo needs a private registry: ECR Public has another API")
+	case ok:
 		a.id = aws.String(h.Account)
 		options = append(options, config.WithRegion(h.Region))
+	case os.Getenv("AWS_ENDPOINT_URL_ECR") == "" && os.Getenv("AWS_ENDPOINT_URL") == "":
+		// Any other host would be sent a token of the account that the environment has.
+		return nil, fmt.Errorf("%s is not Amazon ECR by its name, and the demo shows what ECR lists: write https://ACCOUNT.dkr.ecr.REGION.amazonaws.com, "+
+			"set AWS_ENDPOINT_URL_ECR for a double of ECR, or leave --upstream (SLUICE_UPSTREAM) out", u.Host)
 	}
 	cfg, err := config.LoadDefaultConfig(ctx, options...)
 	if err != nil {
