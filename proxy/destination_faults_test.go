@@ -45,16 +45,18 @@ func (c placedCase) check(r *rig, tree, plain *proxytest.Tree, heal func()) {
 			r.attestedUpstream(repo, tree, true) // they went before the tag
 		}
 	}
-	first := tryPush(r, c.push, tree)
+	first := c.try(r, tree)
+	r.quiet(first)
 	heal()
 	holds()
 	if first == nil {
 		r.finished(tree, plain, c.act)
 	}
 	r.restart()
-	if err := tryPush(r, c.push, tree); err != nil {
+	if err := c.try(r, tree); err != nil {
 		r.t.Fatalf("the retry fails too: %v (the first time: %v)", err, first)
 	}
+	r.quiet(nil)
 	holds()
 	r.finished(tree, plain, c.act)
 	r.attestedHere("app", tree)

@@ -51,7 +51,7 @@ func TestASlowStorageOnlyTakesLonger(t *testing.T) {
 	for _, choice := range choices() {
 		t.Run(string(choice), func(t *testing.T) {
 			t.Parallel()
-			c := faultCases[0]
+			c := ordinary
 			tree, plain := c.trees()
 			r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), storage(slowDriver{inmemory.New(), 10 * time.Millisecond}), onStorageError(choice))
 			r.push(c.push, "app", "1", tree)

@@ -3,9 +3,6 @@ package proxy_test
 import (
 	"context"
 	"net/http"
-	"testing"
-
-	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
 
 	"sluice/filters"
 	"sluice/proxy/proxytest"
@@ -30,8 +27,11 @@ func (r *rig) finished(tree, plain *proxytest.Tree, act filters.Action) {
 		r.t.Errorf("upstream's tag is %s, want %s (I6)", got, plain.Digest())
 	}
 	a := r.request(http.MethodHead, "/v2/app/manifests/"+tree.Digest(), nil, acceptAll...)
-	if a.StatusCode != http.StatusOK || a.Header.Get("Sluice-Forwarded-Digest") != plain.Digest() {
-		r.t.Errorf("original is answered %s with forwarded digest %q, want 200 and %s (I6)", a.Status, a.Header.Get("Sluice-Forwarded-Digest"), plain.Digest())
+	if a.StatusCode != http.StatusOK {
+		r.t.Errorf("original is answered %s, want 200 (I6)", a.Status)
+	}
+	if got := a.Header.Get("Sluice-Forwarded-Digest"); got != plain.Digest() && tree.Digest() != plain.Digest() {
+		r.t.Errorf("original is said to be forwarded as %q, want %s (I6)", got, plain.Digest())
 	}
 	if act != filters.Store {
 		return
@@ -44,6 +44,20 @@ func (r *rig) finished(tree, plain *proxytest.Tree, act filters.Action) {
 	}
 }
 
+// quiet returns when nothing runs any more that a push has begun. A client that sends several requests at once and gives
+// up leaves some of them behind: after an error the proxy must therefore be restarted before it is asked anything.
+func (r *rig) quiet(pushed error) {
+	r.t.Helper()
+	if pushed != nil {
+		r.server.Close()
+	}
+	r.proxy.HandlersEnd()
+	r.proxy.Settle()
+	if pushed != nil {
+		eventually(r.t, "an idle registry", func() bool { return r.upstream.Running() == 0 })
+	}
+}
+
 func tryPush(r *rig, push proxytest.Pusher, tree *proxytest.Tree) error {
 	_, err := push(context.Background(), proxytest.Options{BaseURL: r.url(), Repository: "app", Tags: []string{"1"}, Tree: tree, Sequential: true})
 	return err
@@ -51,89 +65,57 @@ func tryPush(r *rig, push proxytest.Pusher, tree *proxytest.Tree) error {
 
 // A faultCase is one kind of push that is tried with a fault at every place.
 type faultCase struct {
-	name string
-	push proxytest.Pusher
-	form proxytest.Form
-	act  filters.Action
+	name     string
+	push     proxytest.Pusher
+	form     proxytest.Form
+	act      filters.Action
+	options  proxytest.SyntheticOptions // but for the form; one platform if none is named
+	docker   bool                       // with media_types: docker
+	together bool                       // as many requests at once as the client sends
+	from     string                     // where blobs are mounted from, if from anywhere
 }
 
-var faultCases = []faultCase{
-	{"buildkit legacy store", proxytest.BuildKit, proxytest.FormLegacy, filters.Store},
-	{"buildkit artifact store", proxytest.BuildKit, proxytest.FormArtifact, filters.Store},
-	{"buildkit legacy strip", proxytest.BuildKit, proxytest.FormLegacy, filters.Strip},
-	{"skopeo legacy store", proxytest.Skopeo, proxytest.FormLegacy, filters.Store},
-	{"oras legacy store", proxytest.Oras, proxytest.FormLegacy, filters.Store},
-}
+// ordinary is what most faults are tried with.
+var ordinary = faultCase{name: "buildkit legacy store", push: proxytest.BuildKit, form: proxytest.FormLegacy, act: filters.Store}
 
 func (c faultCase) trees() (tree, plain *proxytest.Tree) {
-	o := proxytest.SyntheticOptions{Platforms: []string{"linux/amd64"}}
-	plain = proxytest.Synthetic(o)
+	o := c.options
+	if len(o.Platforms) == 0 {
+		o.Platforms = []string{"linux/amd64"}
+	}
 	o.Form = c.form
-	return proxytest.Synthetic(o), plain
+	tree = proxytest.Synthetic(o)
+	o.Form, o.DockerTypes = proxytest.FormNone, o.DockerTypes || c.docker
+	return tree, proxytest.Synthetic(o)
+}
+
+func (c faultCase) settings(more ...setting) []setting {
+	if c.docker {
+		more = append(more, mediaTypes(filters.MediaTypesDocker))
+	}
+	return append(more, action(c.act))
+}
+
+func (c faultCase) try(r *rig, tree *proxytest.Tree) error {
+	_, err := c.push(context.Background(), proxytest.Options{BaseURL: r.url(), Repository: "app", Tags: []string{"1"}, Tree: tree, Sequential: !c.together, MountFrom: c.from})
+	return err
 }
 
 // check is the same after every fault: what is upstream is right although the push broke off, and
 // the retry converges, also in a new process.
 func (c faultCase) check(r *rig, tree, plain *proxytest.Tree, heal func()) {
-	first := tryPush(r, c.push, tree)
+	first := c.try(r, tree)
+	r.quiet(first)
 	heal()
 	r.holdsNow(plain)
 	if first == nil {
 		r.finished(tree, plain, c.act)
 	}
 	r.restart()
-	if err := tryPush(r, c.push, tree); err != nil {
+	if err := c.try(r, tree); err != nil {
 		r.t.Fatalf("the retry fails too: %v (the first time: %v)", err, first)
 	}
+	r.quiet(nil)
 	r.holdsNow(plain)
 	r.finished(tree, plain, c.act)
-}
-
-// I1, I2, I6, I7: the storage fails at its n-th call, for every n, in every way, and then works again.
-func TestAPushSurvivesEveryFaultOfTheStorage(t *testing.T) {
-	for i, c := range faultCases {
-		for k, kind := range proxytest.DriverFaults() {
-			if i > 1 && (i+k)%2 == 0 {
-				continue // every kind with BuildKit's pushes, and every other one with the rest: they share all but their order
-			}
-			t.Run(c.name+", "+string(kind), func(t *testing.T) {
-				t.Parallel()
-				tree, plain := c.trees()
-				fault := &proxytest.Fault{}
-				proxytest.EveryCall(t, fault, kind, func(t *testing.T, heal func()) {
-					driver := proxytest.NewFailingDriver(inmemory.New())
-					r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), action(c.act), storage(driver))
-					driver.Fault = fault // from here on: a proxy that cannot start is another matter
-					c.check(r, tree, plain, heal)
-				})
-			})
-		}
-	}
-}
-
-// The same for upstream's n-th request.
-func TestAPushSurvivesEveryFaultOfUpstream(t *testing.T) {
-	for i, c := range faultCases {
-		for k, kind := range proxytest.UpstreamFaults() {
-			if i > 1 && (i+k)%2 == 0 {
-				continue
-			}
-			if kind == proxytest.FaultDead && i > 0 {
-				continue // each such push waits for all retries: one client shows what there is to see
-			}
-			t.Run(c.name+", "+string(kind), func(t *testing.T) {
-				t.Parallel()
-				tree, plain := c.trees()
-				fault := &proxytest.Fault{}
-				proxytest.EveryCall(t, fault, kind, func(t *testing.T, heal func()) {
-					up := proxytest.NewDistribution(t, proxytest.UpstreamOptions{Wrap: func(h http.Handler) http.Handler {
-						f := proxytest.NewFailingUpstream(h)
-						f.Fault = fault
-						return f
-					}})
-					c.check(newRig(t, up, action(c.act)), tree, plain, heal)
-				})
-			})
-		}
-	}
 }

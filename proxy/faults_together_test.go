@@ -107,7 +107,7 @@ func TestAClockThatJumpsLosesNoPush(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, to := range []time.Duration{time.Hour, -time.Hour, 26 * time.Hour, -3 * day, 10 * day, -10 * day} {
 		t.Run(to.String(), func(t *testing.T) {
-			c := faultCases[0]
+			c := ordinary
 			tree, plain := c.trees()
 			jump(0)
 			r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), clock(now))

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"github.com/distribution/distribution/v3/configuration"
@@ -28,9 +29,10 @@ type Upstream struct {
 	Handler http.Handler // the registry itself, without Wrap
 	Server  *httptest.Server
 
-	root string // folder of the storage
-	read func(u *Upstream) (*Contents, error)
-	seed func(u *Upstream, repository string, blobs []*Blob) error
+	running atomic.Int64
+	root    string // folder of the storage
+	read    func(u *Upstream) (*Contents, error)
+	seed    func(u *Upstream, repository string, blobs []*Blob) error
 }
 
 // UpstreamOptions of a registry double; the zero value is the strict registry over http.
@@ -110,7 +112,11 @@ func (u *Upstream) serve(t testing.TB, o UpstreamOptions) {
 	if o.Wrap != nil {
 		h = o.Wrap(h)
 	}
-	u.Server = httptest.NewUnstartedServer(h)
+	u.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		u.running.Add(1)
+		defer u.running.Add(-1)
+		h.ServeHTTP(w, r)
+	}))
 	u.Server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // cut connections are meant
 	if o.TLS {
 		u.Server.StartTLS()
@@ -120,6 +126,9 @@ func (u *Upstream) serve(t testing.TB, o UpstreamOptions) {
 	t.Cleanup(u.Server.Close)
 	u.URL = u.Server.URL
 }
+
+// Running is how many requests are being answered: some go on for a while whose client has gone.
+func (u *Upstream) Running() int { return int(u.running.Load()) }
 
 // folder is in memory where the machine has such a file system: distribution syncs every small file to disk, and a test
 // that pushes for every n would wait for nothing else.
