@@ -160,6 +160,22 @@ func TestWhateverNonsenseUpstreamAnswersAtAStepARetryConverges(t *testing.T) {
 	}
 }
 
+// A page of some portal is a success, too, and says nothing of a layer.
+func TestASuccessThatNoRegistryGivesIsNoneForALayer(t *testing.T) {
+	for name, status := range map[string]int{"a page of some portal": http.StatusOK, "something accepted": http.StatusAccepted} {
+		t.Run(name, func(t *testing.T) {
+			r, m, c, tree, plain := moodyRig(t)
+			m.mood.Store(&mood{is(http.MethodPut, "/blobs/uploads/"), func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+				w.WriteHeader(status)
+				_, _ = w.Write([]byte("<html>Please log in</html>"))
+			}})
+			layer := tree.Images()[0].Layers[0]
+			r.request(http.MethodPut, put(r.upload("app"), layer.Digest), proxytest.RandomLayer("layer", "", 1, 1, 100).Bytes()).want(t, http.StatusBadGateway, "UNAVAILABLE")
+			m.check(r, c, tree, plain)
+		})
+	}
+}
+
 // A client that gives up on a registry that hangs takes its request with it.
 func TestAHangingUpstreamHoldsNobodyLongerThanTheClientWaits(t *testing.T) {
 	for _, s := range steps() {

@@ -278,9 +278,5 @@ func (ex *exchange) sendBlob(digest string, content []byte) error {
 	if resp.StatusCode == http.StatusNotFound && ex.arrived(digest) {
 		resp.StatusCode = http.StatusCreated
 	}
-	if resp.StatusCode >= 300 {
-		return &passed{resp}
-	}
-	discard(resp)
-	return nil
+	return ex.taken(resp, digest)
 }

@@ -198,10 +198,9 @@ func (ex *exchange) sendHeld(digest string, h *held) error {
 	if err != nil {
 		return err
 	}
-	if resp.StatusCode >= 300 {
-		return &passed{resp}
+	if err := ex.taken(resp, digest); err != nil {
+		return err
 	}
-	discard(resp)
 	ex.p.heldQuota.release(heldBlobOf(ex.repo, digest))
 	ex.log.Info("held blob released", "digest", digest, "bytes", h.size)
 	return nil

@@ -292,10 +292,9 @@ func (ex *exchange) streamLast(st *session.State, digest string, c *chunk, range
 	if resp.StatusCode == http.StatusNotFound && ex.arrived(digest) {
 		resp.StatusCode = http.StatusCreated // the answer to the first of two tries was lost
 	}
-	if resp.StatusCode >= 300 {
-		return &passed{resp}
+	if err := ex.taken(resp, digest); err != nil {
+		return err
 	}
-	discard(resp)
 	ex.p.progress.done(st.ID)
 	ex.p.authority.uploaded(ex, digest)
 	ex.p.sent.put(ex.repo, digest)
@@ -304,6 +303,21 @@ func (ex *exchange) streamLast(st *session.State, digest string, c *chunk, range
 		ex.dropParts(st)
 	}
 	return ex.answerBlob(digest)
+}
+
+// taken says of the answer to the end of an upload whether the blob is there, and is done with it: 201 (distribution-spec,
+// "Pushing blobs"), or another success that names the digest. A page of some portal is a 200 as well, and a 201 of ours
+// would promise what is not there.
+func (ex *exchange) taken(resp *http.Response, digest string) error {
+	if resp.StatusCode >= 300 {
+		return &passed{resp}
+	}
+	discard(resp)
+	if resp.StatusCode == http.StatusCreated || resp.Header.Get("Docker-Content-Digest") == digest {
+		return nil
+	}
+	return refuse(http.StatusBadGateway, codeUnavailable,
+		"upstream answered %s to the push of blob %s for repository %s, and not that it has it: is something else than a registry in between?", resp.Status, digest, ex.repo)
 }
 
 // arrived tells whether upstream has a blob although it does not know its upload any more.
