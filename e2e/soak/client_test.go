@@ -5,15 +5,9 @@ package soak
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
-	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,20 +15,11 @@ import (
 )
 
 const (
-	patience = 90 * time.Second // for one push with its retries
-	variants = 100              // different images of a client; more would only fill the storage
+	patience = 3 * time.Minute // for one push with its retries
+	tries    = 60              // of one push
+	variants = 100             // different images of a client; more would only fill the storage
 	between  = 60 * time.Millisecond
 )
-
-// A tally counts what the mix was.
-type tally struct {
-	pushed, retried, hungUp, garbage, wrong, cut, reloads atomic.Int64
-}
-
-func (n *tally) log(t *testing.T, what string, d time.Duration) {
-	t.Logf("%s of %s: %d pushes (%d retries), %d pushers hung up, %d sent garbage, %d a wrong digest, %d cut the connection, %d SIGHUPs",
-		what, d, n.pushed.Load(), n.retried.Load(), n.hungUp.Load(), n.garbage.Load(), n.wrong.Load(), n.cut.Load(), n.reloads.Load())
-}
 
 // A client does one thing after another, with tags of its own.
 type client struct {
@@ -43,47 +28,44 @@ type client struct {
 	sluice *sluice
 	up     *registry
 	n      *tally
-	random *rand.Rand
-	http   *http.Client
+	pushed *pushed
+	*dice
+	http *http.Client
 }
 
-func newClient(t *testing.T, k int, s *sluice, up *registry, n *tally) *client {
+func newClient(t *testing.T, k int, w *world, n *tally) *client {
+	s := w.sluices[k%len(w.sluices)]
 	return &client{
-		t: t, k: k, sluice: s, up: up, n: n, random: rand.New(rand.NewPCG(uint64(k), uint64(time.Now().UnixNano()))),
-		http: &http.Client{Timeout: patience, Transport: &http.Transport{DisableCompression: true}},
+		t: t, k: k, sluice: s, up: w.up, n: n, pushed: w.pushed, dice: newDice(w.seed, uint64(k)<<32|uint64(w.loads)),
+		// Containerd speaks HTTP/2 where it can.
+		http: &http.Client{Transport: &http.Transport{DisableCompression: true, TLSClientConfig: s.trusted(), ForceAttemptHTTP2: k%4 > 1}},
 	}
 }
 
 func (c *client) run(ctx context.Context) {
 	defer c.http.CloseIdleConnections()
+	bad := c.nonsense()
 	for ctx.Err() == nil && !c.t.Failed() {
-		switch c.random.IntN(10) {
-		default:
+		if c.dice.n(2) == 0 {
 			c.push(ctx)
-		case 0, 1:
-			c.hangUp(ctx)
-		case 2:
-			c.garbage(ctx)
-		case 3:
-			c.wrongDigest(ctx)
-		case 4:
-			c.cutConnection(ctx)
+		} else {
+			bad[c.dice.n(len(bad))](ctx)
 		}
-		pause(ctx, c.random, between)
+		c.pause(ctx, between)
 	}
 }
 
 // repository is one of four, of which two keep attestations.
 func (c *client) repository() string {
-	return []string{"store/a", "store/b", "strip/a", "strip/b"}[c.random.IntN(4)]
+	return []string{"store/a", "store/b", "strip/a", "strip/b"}[c.dice.n(4)]
 }
 
 // tree is a random image in a random form, and what must be upstream of it.
 func (c *client) tree() (tree, plain *proxytest.Tree) {
-	o := proxytest.SyntheticOptions{Seed: uint64(c.k*variants + c.random.IntN(variants)), LayerSize: 64 << 10}
+	o := proxytest.SyntheticOptions{Seed: uint64(c.k*variants + c.dice.n(variants)), LayerSize: 64 << 10}
 	plain = proxytest.Synthetic(o)
-	o.Form = []proxytest.Form{proxytest.FormLegacy, proxytest.FormArtifact}[c.random.IntN(2)]
-	o.Build, o.SBOM = c.random.IntN(1000), c.random.IntN(2) == 0
+	o.Form = []proxytest.Form{proxytest.FormLegacy, proxytest.FormArtifact}[c.dice.n(2)]
+	o.Build, o.SBOM = c.dice.n(1000), c.dice.n(2) == 0
 	return proxytest.Synthetic(o), plain
 }
 
@@ -94,57 +76,64 @@ func (c *client) pusher() proxytest.Client {
 			indexes = append(indexes, p)
 		}
 	}
-	return indexes[c.random.IntN(len(indexes))]
+	return indexes[c.dice.n(len(indexes))]
 }
 
 // push ends well, whatever happens meanwhile, and a direct reader of the registry sees what was promised (I6).
 func (c *client) push(ctx context.Context) {
 	tree, plain := c.tree()
-	p, repo, tag := c.pusher(), c.repository(), fmt.Sprintf("%d-%d", c.k, c.random.IntN(20))
-	began, limit := time.Now(), context.WithoutCancel(ctx)
-	limit, stop := context.WithTimeout(limit, patience)
-	defer stop()
-	for {
-		_, err := p.Push(limit, proxytest.Options{BaseURL: c.sluice.url, Repository: repo, Tags: []string{tag}, Tree: tree, Client: c.http})
-		if err == nil {
-			break
-		}
-		if limit.Err() != nil {
-			c.t.Errorf("a push of %s with %s does not end well within %s: %v", repo, p.Name, time.Since(began), err)
-			return
-		}
-		c.n.retried.Add(1)
-		pause(limit, c.random, time.Second)
+	p, repo, tag := c.pusher(), c.repository(), fmt.Sprintf("%d-%d", c.k, c.dice.n(20))
+	if !c.arrives(ctx, p, repo, tag, tree, plain) {
+		return
 	}
-	c.n.pushed.Add(1)
-	got, err := c.upstreamHas(limit, repo, tag)
-	if err != nil || got != plain.Digest() {
-		c.t.Errorf("%s:%s was pushed with %s and upstream has %q, want %s (I6): %v", repo, tag, p.Name, got, plain.Digest(), err)
+	c.n.did("pushes")
+	if got := c.up.has(repo, "manifests/"+tag); got != plain.Digest() {
+		c.t.Errorf("%s:%s was pushed with %s and upstream has %q, want %s (I6)", repo, tag, p.Name, got, plain.Digest())
 	}
 }
 
-func (c *client) upstreamHas(ctx context.Context, repo, tag string) (string, error) {
-	for {
-		resp, err := c.do(ctx, http.MethodHead, "http://"+c.up.address+"/v2/"+repo+"/manifests/"+tag, nil, "")
+// arrives pushes again and again, also when the load is over: nothing is to be left half done.
+func (c *client) arrives(ctx context.Context, p proxytest.Client, repo, tag string, tree, plain *proxytest.Tree) bool {
+	began := time.Now()
+	limit, stop := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer stop()
+	for try := 1; ; try++ {
+		err := c.tries(limit, p, repo, tag, tree)
 		if err == nil {
-			return resp.Header.Get("Docker-Content-Digest"), nil
+			c.pushed.add(c.sluice, repo, tree, plain)
+			return true
 		}
-		if ctx.Err() != nil {
-			return "", err
+		if limit.Err() != nil || try == tries {
+			c.t.Errorf("a push of %s:%s with %s does not end well with %d tries in %s: %v", repo, tag, p.Name, try, time.Since(began), err)
+			return false
 		}
-		pause(ctx, c.random, time.Second)
+		c.n.did("pushes again")
+		c.pause(limit, time.Second)
 	}
+}
+
+// tries is one push, by somebody who does not wait for ever.
+func (c *client) tries(ctx context.Context, p proxytest.Client, repo, tag string, tree *proxytest.Tree) error {
+	ctx, stop := context.WithTimeout(ctx, 3*time.Second+c.duration(20*time.Second))
+	defer stop()
+	_, err := p.Push(ctx, proxytest.Options{
+		BaseURL: c.sluice.url(), Repository: repo, Tags: []string{tag}, Tree: tree, Client: c.http, Retries: c.dice.n(4),
+		Wait: func(int) error {
+			c.pause(ctx, time.Second)
+			return ctx.Err()
+		},
+	})
+	return err
 }
 
 // do gives the answer without its body.
-func (c *client) do(ctx context.Context, method, url string, body []byte, mediaType string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
+func (c *client) do(ctx context.Context, method, url string, body io.Reader, header ...string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Content-Type", mediaType)
-	for _, accepted := range []string{proxytest.MediaTypeOCIIndex, proxytest.MediaTypeOCIManifest} {
-		req.Header.Add("Accept", accepted)
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -155,84 +144,35 @@ func (c *client) do(ctx context.Context, method, url string, body []byte, mediaT
 	return resp, err
 }
 
-func (c *client) hangUp(ctx context.Context) {
-	tree, _ := c.tree()
-	ctx, stop := context.WithTimeout(ctx, time.Duration(c.random.Int64N(int64(150*time.Millisecond))))
-	defer stop()
-	_, err := c.pusher().Push(ctx, proxytest.Options{
-		BaseURL: c.sluice.url, Repository: c.repository(), Tags: []string{fmt.Sprintf("hung-up-%d-%d", c.k, c.random.IntN(20))}, Tree: tree, Client: c.http,
-	})
-	if err != nil {
-		c.n.hungUp.Add(1)
-	}
-}
-
-// refused is what every answer to nonsense must be; none at all is one while the registry is away.
-func (c *client) refused(what string, resp *http.Response, err error) {
-	if err == nil && resp.StatusCode < 400 {
-		c.t.Errorf("%s is answered %s", what, resp.Status)
-	}
-}
-
-func (c *client) garbage(ctx context.Context) {
-	junk := make([]byte, c.random.IntN(64<<10))
-	for i := range junk {
-		junk[i] = byte(c.random.Uint32())
-	}
-	if c.random.IntN(2) == 0 {
-		junk = []byte(strings.Repeat(`{"manifests":[`, 1+c.random.IntN(5000)))
-	}
-	resp, err := c.do(ctx, http.MethodPut, c.sluice.url+"/v2/"+c.repository()+"/manifests/garbage", junk, proxytest.MediaTypeOCIIndex)
-	c.refused("garbage", resp, err)
-	c.n.garbage.Add(1)
-}
-
 // upload is the URL of a new upload, "" while there is none to have.
-func (c *client) upload(ctx context.Context) string {
-	resp, err := c.do(ctx, http.MethodPost, c.sluice.url+"/v2/"+c.repository()+"/blobs/uploads/", nil, "")
+func (c *client) upload(ctx context.Context, repo string) string {
+	resp, err := c.do(ctx, http.MethodPost, c.sluice.url()+"/v2/"+repo+"/blobs/uploads/", nil)
 	if err != nil || resp.StatusCode != http.StatusAccepted {
 		return ""
 	}
-	return resp.Header.Get("Location")
+	return c.sluice.url() + resp.Header.Get("Location")
 }
 
 // content is a layer, or a statement: one travels through, the other stays.
-func (c *client) content() []byte {
+func (c *client) content() (content []byte, layer bool) {
 	tree, _ := c.tree()
-	if c.random.IntN(2) == 0 {
-		return tree.Statements()[0].Bytes()
+	if c.dice.n(2) == 0 {
+		return tree.Statements()[0].Bytes(), false
 	}
-	return proxytest.RandomLayer("layer", "", c.random.Uint64(), 1, 200<<10).Bytes()
+	return proxytest.RandomLayer("layer", "", uint64(c.dice.n(1<<30)), 1, 200<<10).Bytes(), true
 }
 
-func (c *client) wrongDigest(ctx context.Context) {
-	location := c.upload(ctx)
-	if location == "" {
-		return
-	}
-	resp, err := c.do(ctx, http.MethodPut, c.sluice.url+location+fmt.Sprintf("?digest=sha256:%x", sha256.Sum256([]byte("another"))), c.content(), "application/octet-stream")
-	c.refused("a wrong digest", resp, err)
-	c.n.wrong.Add(1)
+func (c *client) layer() *proxytest.Blob {
+	return proxytest.RandomLayer("layer", "", uint64(c.dice.n(1<<30)), 1, 200<<10)
 }
 
-// cutConnection sends the beginning of a body and resets the connection.
-func (c *client) cutConnection(ctx context.Context) {
-	location := c.upload(ctx)
-	if location == "" {
-		return
+func (c *client) junk() []byte {
+	if c.dice.n(2) == 0 {
+		return bytes.Repeat([]byte(`{"manifests":[`), 1+c.dice.n(5000))
 	}
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(c.sluice.url, "http://"))
-	if err != nil {
-		if !errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-			c.t.Errorf("sluice cannot be reached: %v", err)
-		}
-		return
+	junk := make([]byte, c.dice.n(64<<10))
+	for i := range junk {
+		junk[i] = byte(c.dice.n(256))
 	}
-	body := c.content()
-	_, _ = fmt.Fprintf(conn, "PATCH %s HTTP/1.1\r\nHost: sluice\r\nContent-Length: %d\r\n\r\n", location, len(body))
-	_, _ = conn.Write(body[:c.random.IntN(len(body))])
-	pause(ctx, c.random, 20*time.Millisecond)
-	_ = conn.(*net.TCPConn).SetLinger(0) // a reset, not an end
-	_ = conn.Close()
-	c.n.cut.Add(1)
+	return junk
 }

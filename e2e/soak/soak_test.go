@@ -4,140 +4,133 @@ package soak
 
 import (
 	"context"
-	"math/rand/v2"
+	"fmt"
 	"os"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/distribution/distribution/v3/registry/storage/driver/factory"
-
-	"sluice/proxy"
-	"sluice/proxy/config"
 	"sluice/proxy/proxytest"
-	"sluice/proxy/quarantine"
 )
 
 const (
-	clients      = 8
-	reloadEvery  = 2 * time.Second
-	restartEvery = 7 * time.Second
-	sweepTime    = 2 * time.Minute
+	clients = 8
+	// For so long the start is looked for: the least then. Nobody leaves idle connections, so nothing has to time out.
+	restTime = 30 * time.Second
+	// A process has so long to come back to it.
+	returnTime = 3 * time.Minute
+	// Memory moves with how the heap is cut up. What is lost at each fault would be more in the end.
+	memorySlack = 4 << 20
 )
 
-// What the process may have more at the end than after the warm-up, when nobody asks anything of it. A goroutine and a
-// file that are lost at each fault would be thousands; a few come and go with timers, helpers of the runtime and idle
-// connections. RSS moves with the moment of the last garbage collection and with what the largest coincidence of
-// requests needed, which a longer run meets more of.
-var tolerance = usage{goroutines: 10, files: 10, rss: 32 << 20}
+// A world is what the soak is about.
+type world struct {
+	seed    uint64
+	up      *registry
+	folder  *folder
+	bucket  *gateway
+	sluices []*sluice
+	clock   *clock
+	pushed  *pushed
+	loads   int
+}
 
 func TestSoak(t *testing.T) {
 	duration, err := time.ParseDuration(os.Getenv("SOAK"))
 	if err != nil {
 		t.Fatalf("SOAK, how long to run, must be a duration such as 60s or 10m: %v", err)
 	}
-	up := startRegistry(t)
-	s := startSluice(t, up)
-
-	warm := max(duration/6, 10*time.Second)
-	load(t, s, up, warm).log(t, "warm-up", warm)
-	start := s.settled(t)
-	t.Logf("after the warm-up: %s", start)
-
-	done := load(t, s, up, duration)
-	done.log(t, "soak", duration)
-	end := s.within(t, start.plus(tolerance))
-	t.Logf("at the end: %s", end)
-	s.stop(t)
-
-	if done.pushed.Load() == 0 || done.hungUp.Load() == 0 || done.reloads.Load() == 0 || up.restarts.Load() == 0 {
-		t.Error("a part of the mix never happened, so this shows nothing")
+	w := &world{seed: seed(t), clock: newClock(t), folder: newFolder(t), pushed: &pushed{all: map[push]bool{}}}
+	w.up, w.bucket = startRegistry(t, newDice(w.seed, 1001)), startGateway(t, newDice(w.seed, 1002))
+	program := buildSluice(t)
+	w.sluices = []*sluice{
+		startSluice(t, "sluice with a folder", program, fmt.Sprintf("{filesystem: {rootdirectory: %q}}", w.folder.root()), w.up, w.clock),
+		startSluice(t, "sluice with a bucket", program, fmt.Sprintf("{s3: {bucket: state, regionendpoint: \"http://%s\", forcepathstyle: true}}", w.bucket.address), w.up, w.clock),
 	}
-	proxytest.AssertClean(t, up.Upstream)
-	proxytest.AssertComplete(t, up.Upstream)
-	sweptEmpty(t, s.data, up)
+
+	warm := max(duration/4, 20*time.Second)
+	w.load(t, warm).log(t, "warm-up", warm)
+	start := w.rest(t, nil, restTime)
+	done := w.load(t, duration)
+	done.log(t, "soak", duration)
+	if never := done.never(); len(never) > 0 && duration >= 3*time.Minute {
+		t.Errorf("a part of the mix never happened, so this shows nothing of it: %q", never)
+	}
+	w.rest(t, start, returnTime)
+
+	w.pushed.pullable(t)
+	for _, s := range w.sluices {
+		s.stop(t)
+	}
+	proxytest.AssertClean(t, w.up.Upstream)
+	proxytest.AssertComplete(t, w.up.Upstream)
+	sweptEmpty(t, "folder", open(t, "filesystem", map[string]any{"rootdirectory": w.folder.root()}), w.up)
+	sweptEmpty(t, "bucket", open(t, "s3", map[string]any{
+		"bucket": "state", "region": "us-east-1", "regionendpoint": w.bucket.direct, "forcepathstyle": true, "accesskey": bucketKey, "secretkey": bucketSecret,
+	}), w.up)
 }
 
 // load runs the mix for d and waits until everybody has ended.
-func load(t *testing.T, s *sluice, up *registry, d time.Duration) *tally {
+func (w *world) load(t *testing.T, d time.Duration) *tally {
 	ctx, stop := context.WithTimeout(t.Context(), d)
 	defer stop()
+	w.loads++
 	n := &tally{}
-	var everybody sync.WaitGroup
+	n.expect("pushes", "pushes again", "SIGHUPs", "restarts of the registry", "certificates replaced", "the clock jumped")
+	var pushers, faults sync.WaitGroup
 	for k := range clients {
-		everybody.Go(func() { newClient(t, k, s, up, n).run(ctx) })
+		pushers.Go(func() { newClient(t, k, w, n).run(ctx) })
 	}
-	everybody.Go(func() { every(ctx, reloadEvery, func(i int) { n.reloads.Add(1); s.reload(t, i) }) })
-	everybody.Go(func() { every(ctx, restartEvery, func(int) { up.restart(t) }) })
-	everybody.Wait()
+	pushers.Go(func() { newClient(t, clients, w, n).crowds(ctx, w) })
+	whose := uint64(2000 + 100*w.loads)
+	dice := func() *dice {
+		whose++
+		return newDice(w.seed, whose)
+	}
+	for _, s := range w.sluices {
+		reloads, rotations := dice(), dice()
+		faults.Go(func() { s.reloads(ctx, t, reloads, n) })
+		faults.Go(func() { s.rotate(ctx, t, rotations, n) })
+	}
+	restarts, jumps, disk := dice(), dice(), dice()
+	faults.Go(func() { w.restarts(ctx, t, restarts, n) })
+	faults.Go(func() { w.clock.jump(ctx, jumps, n) })
+	faults.Go(func() { w.folder.misbehave(ctx, t, disk, n) })
+	faults.Go(func() { w.up.faulty.misbehave(ctx, n) })
+	faults.Go(func() { w.bucket.faulty.misbehave(ctx, n) })
+	pushers.Wait()
+	faults.Wait()
 	return n
 }
 
-func every(ctx context.Context, d time.Duration, do func(i int)) {
-	tick := time.NewTicker(d)
-	defer tick.Stop()
-	for i := 0; ; i++ {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			do(i)
+func (w *world) restarts(ctx context.Context, t *testing.T, d *dice, n *tally) {
+	for ctx.Err() == nil {
+		d.pause(ctx, 15*time.Second)
+		if err := w.up.restart(d.duration(500 * time.Millisecond)); err != nil {
+			t.Errorf("the registry does not start again: %v", err)
 		}
+		n.did("restarts of the registry")
 	}
 }
 
-// sweptEmpty starts Sluice over the same data ten days later, by its own clock, and waits until its sweeper has left
-// nothing in quarantine.
-func sweptEmpty(t *testing.T, data string, up *registry) {
+// rest is what the processes use when nobody asks anything of them; nothing more than start and a bit of memory, if there
+// was one.
+func (w *world) rest(t *testing.T, start []usage, patience time.Duration) []usage {
 	t.Helper()
-	driver, err := factory.Create(t.Context(), "filesystem", map[string]any{"rootdirectory": data})
-	if err != nil {
-		t.Fatal(err)
+	used := make([]usage, len(w.sluices))
+	var all sync.WaitGroup
+	for i, s := range w.sluices {
+		all.Go(func() {
+			var limit *usage
+			if start != nil {
+				limit = &usage{start[i].goroutines, start[i].files, start[i].memory + memorySlack}
+			}
+			used[i] = s.rest(t, limit, patience)
+		})
 	}
-	later := func() time.Time { return time.Now().Add(10 * 24 * time.Hour) }
-	q, err := quarantine.New(driver, quarantine.Options{Retention: 2, Now: later})
-	if err != nil {
-		t.Fatal(err)
+	all.Wait()
+	for i, s := range w.sluices {
+		t.Logf("%s uses at rest: %s", s.name, used[i])
 	}
-	before, bytes, err := q.Usage(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("quarantine holds %d objects with %d bytes", before, bytes)
-	if before == 0 {
-		t.Error("quarantine is empty before it is swept, so this shows nothing")
-	}
-	c := config.Default()
-	c.Listen, c.Admin = "127.0.0.1:0", ""
-	c.Upstreams = []config.Upstream{{URL: "http://" + up.address, Credentials: config.CredentialsAnonymous, Redirects: config.RedirectsPass}}
-	p, err := proxy.New(proxy.Options{Config: c, Storage: driver, Now: later})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- p.Run(ctx) }()
-	began := time.Now()
-	for deadline := began.Add(sweepTime + time.Duration(before)*5*time.Millisecond); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		// Looking at everything would take longer than sweeping it.
-		if generations, err := q.Generations(t.Context()); err == nil && len(generations) == 0 {
-			t.Logf("swept in %s", time.Since(began).Round(100*time.Millisecond))
-			break
-		}
-	}
-	stop()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-	if left, _, err := q.Usage(context.WithoutCancel(t.Context())); left > 0 || err != nil {
-		t.Errorf("of %d objects in quarantine %d are left after its time: %v", before, left, err)
-	}
-}
-
-// pause is a while of at most d, or shorter if ctx ends.
-func pause(ctx context.Context, random *rand.Rand, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(time.Duration(random.Int64N(int64(d)))):
-	}
+	return used
 }

@@ -29,7 +29,7 @@ type CA struct {
 func NewCA(t testing.TB, name string) *CA {
 	t.Helper()
 	ca := &CA{t: t, key: newKey(t)}
-	template := template(name, time.Now().Add(time.Hour))
+	template := template(name, time.Now().Add(30*24*time.Hour)) // a soak may take long
 	template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true, x509.KeyUsageCertSign
 	ca.crt, ca.PEM = ca.sign(template, template, &ca.key.PublicKey)
 	return ca
