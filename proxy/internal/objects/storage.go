@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"strings"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 )
@@ -149,13 +150,27 @@ func (s Storage) Move(ctx context.Context, from, to string) error {
 
 // Remove deletes path and all below it. That it is not there is what was wanted.
 func (s Storage) Remove(ctx context.Context, path string) error {
-	if err := ctx.Err(); err != nil {
-		return err
+	for try := 1; ; try++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		err := s.Driver.Delete(ctx, path)
+		if Absent(err) {
+			return nil
+		}
+		if !beaten(err) || try == removals {
+			return failed(ctx, err)
+		}
 	}
-	if err := s.Driver.Delete(ctx, path); !Absent(err) {
-		return failed(ctx, err)
-	}
-	return nil
+}
+
+// removals is how often Remove lists what is left when another removes the same.
+const removals = 5
+
+// beaten says that an object was gone when it was to be deleted, since another replica sweeps too. Amazon's S3 calls that
+// deleted, versitygw an error, of which distribution's driver keeps the text.
+func beaten(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "NoSuchKey")
 }
 
 // RemoveAll is Remove of so much that it may take long, for which no client waits.

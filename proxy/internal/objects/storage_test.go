@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
 	"pgregory.net/rapid"
 
 	"sluice/proxy/internal/objects/objectstest"
@@ -176,3 +177,32 @@ func TestNamesOutsideTheGrammarAreInvalid(t *testing.T) {
 }
 
 func second(_ string, err error) error { return err }
+
+// A beatenDriver deletes like a bucket in which another removes the same objects, and answers as versitygw does.
+type beatenDriver struct {
+	storagedriver.StorageDriver
+	beaten, calls int
+}
+
+func (d *beatenDriver) Delete(ctx context.Context, path string) error {
+	if d.calls++; d.calls <= d.beaten {
+		return storagedriver.Errors{DriverName: "s3aws", Errs: []error{errors.New("{\n  Code: \"NoSuchKey\",\n  Key: \"a/b\"\n}")}}
+	}
+	return d.StorageDriver.Delete(ctx, path)
+}
+
+func TestARemovalThatMeetsAnotherGoesOn(t *testing.T) {
+	for beaten, want := range map[int]error{0: nil, 1: nil, removals - 1: nil, removals: ErrStorage} {
+		d := &beatenDriver{StorageDriver: inmemory.New(), beaten: beaten}
+		if err := d.PutContent(t.Context(), "/a/b", []byte("left")); err != nil {
+			t.Fatal(err)
+		}
+		err := Storage{Driver: d}.Remove(t.Context(), "/a")
+		if !errors.Is(err, want) {
+			t.Errorf("met %d times: %v", beaten, err)
+		}
+		if left := objectstest.Paths(t, d, "/"); (len(left) > 0) != (want != nil) {
+			t.Errorf("met %d times: left %v", beaten, left)
+		}
+	}
+}
