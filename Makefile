@@ -5,7 +5,7 @@
 # make bench   what Sluice spends beside nginx, HAProxy, Caddy and Go's ReverseProxy; BENCH=quick for a short run
 # make soak    10 minutes of faults, one upon another, after which nothing may be left of them; SOAK=60s for another time
 #
-# lint, unit, conformance and e2e are the parts of test and can be run on their own after a set-up.
+# lint, unit, conformance, e2e and fleet are the parts of test and can be run on their own after a set-up.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -15,7 +15,7 @@ export SLUICE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice
 TOOLS := $(SLUICE_CACHE)/tools
 VERDICT := $(SLUICE_CACHE)/verdict
 
-.PHONY: test setup lint format vet golangci tidy unit conformance e2e sluice bench fuzz soak
+.PHONY: test setup lint format vet golangci tidy unit conformance e2e fleet sluice bench fuzz soak
 
 sluice:
 	CGO_ENABLED=0 go build -trimpath -o sluice ./cmd/sluice
@@ -33,7 +33,7 @@ setup:
 # Every stage runs, also after one that failed: one run shows everything there is to mend.
 test:
 	@failed=(); summary=""; \
-	for stage in setup lint unit conformance e2e; do \
+	for stage in setup lint unit conformance e2e fleet; do \
 		echo "== $$stage"; start=$$SECONDS; word=passed; \
 		$(MAKE) --no-print-directory $$stage || { failed+=($$stage); word=FAILED; }; \
 		summary+=$$(printf '%-11s %s in %d s' $$stage $$word $$((SECONDS - start)))$$'\n'; \
@@ -74,6 +74,10 @@ conformance: $(VERDICT)
 
 e2e: $(VERDICT)
 	go test -tags e2e -count=1 -json -timeout 60m ./e2e/... | $(VERDICT)
+
+# The same flows once more, each request of which meets another of three replicas on a bucket.
+fleet: $(VERDICT)
+	SLUICE_E2E_FLEET=1 go test -tags e2e -count=1 -json -timeout 60m ./e2e | $(VERDICT)
 
 # Each target for FUZZTIME, one after another. What one finds it writes to testdata/fuzz beside it, where the ordinary tests run
 # it from then on.

@@ -52,17 +52,19 @@ func tokenModes(t *testing.T) []tokenMode {
 
 var pushedLine = regexp.MustCompile(`(?m)^.* msg=pushed .*$`)
 
-// pushedBy asserts that the log has one push of a tag to a repository, and who made it.
+// pushedBy asserts that the log, whichever process wrote it, has one push of a tag to a repository, and who made it.
 func (s *sluice) pushedBy(t testing.TB, repository, identity string) {
 	t.Helper()
-	b, err := os.ReadFile(s.proc.log)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var lines []string
-	for _, line := range pushedLine.FindAllString(string(b), -1) {
-		if strings.Contains(line, " repository="+repository+" ") {
-			lines = append(lines, line)
+	for _, r := range s.replicas {
+		b, err := os.ReadFile(r.proc.log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range pushedLine.FindAllString(string(b), -1) {
+			if strings.Contains(line, " repository="+repository+" ") {
+				lines = append(lines, line)
+			}
 		}
 	}
 	if len(lines) != 1 || !strings.Contains(lines[0]+" ", " identity="+identity+" ") {

@@ -26,8 +26,10 @@ type workbench struct {
 	logins  map[string]login // by host:port
 
 	sluice   func() (string, error)
+	shifted  func() (string, error)
 	scanner  func() (string, error)
 	source   func() (*registry, error)
+	gateway  func() (*gateway, error)
 	images   func() (*images, error)
 	builders map[string]func() (*builder, error)
 	classic  func() (*engine, error)
@@ -59,7 +61,9 @@ func runWithBench(m *testing.M) int {
 	}
 	b := &workbench{dir: dir, cache: filepath.Join(cache, "tools"), logins: map[string]login{}}
 	b.sluice = sync.OnceValues(b.buildSluice)
+	b.shifted = sync.OnceValues(b.buildShifted)
 	b.source = sync.OnceValues(func() (*registry, error) { return startRegistry(filepath.Join(b.dir, "source")) })
+	b.gateway = sync.OnceValues(b.startGateway)
 	b.scanner = sync.OnceValues(b.buildScanner)
 	b.images = sync.OnceValues(b.buildImages)
 	b.builders = map[string]func() (*builder, error){}
@@ -86,6 +90,12 @@ func runWithBench(m *testing.M) int {
 		return 1
 	}
 
+	if onFleet() {
+		if err := leaveOut(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
 	code := m.Run()
 	b.stopAll()
 	if os.Getenv("SLUICE_E2E_KEEP") != "" {

@@ -91,9 +91,12 @@ func TestEveryCopierEndsWhereACopyWithoutAttestationsEnds(t *testing.T) {
 				tool(t, need)
 			}
 			m := needImages(t)
-			for _, view := range []string{"upstream", "original"} {
+			for i, view := range []string{"upstream", "original"} {
 				w := newWorld(t, "view: "+view)
-				for _, form := range forms {
+				for j, form := range forms {
+					if !paired(i, j) {
+						continue
+					}
 					t.Run(view+" "+form.name, func(t *testing.T) {
 						repository := "app-" + form.name
 						c.copy(t, m.clean[form.name], w.direct+"/"+repository+"-reference:1")
@@ -147,16 +150,19 @@ func TestEveryClientReadsWhatBuildKitPushed(t *testing.T) {
 			k.mustBuild(t, dir, bothPlatforms, "--output", "type=oci,dest="+dir+".tar")
 		}},
 	}
-	for _, view := range []string{"upstream", "original"} {
-		for _, form := range forms {
+	for i, view := range []string{"upstream", "original"} {
+		for j, form := range forms {
+			if !paired(i, j) {
+				continue
+			}
 			w := newWorld(t, "view: "+view)
 			digest := needBuilder(t, form.builder).mustBuild(t, newApplication(t, 30), bothPlatforms, push(w.via+"/app:1")...)
 			for _, r := range readers {
 				t.Run(strings.Join([]string{r.name, view, form.name}, " "), func(t *testing.T) {
 					tool(t, r.needs)
 					dir := scratch(t)
-					for i, ref := range []string{w.via + "/app:1", w.direct + "/app:1", w.via + "/app@" + digest} {
-						r.read(t, ref, filepath.Join(dir, fmt.Sprint(i)))
+					for n, ref := range []string{w.via + "/app:1", w.direct + "/app:1", w.via + "/app@" + digest} {
+						r.read(t, ref, filepath.Join(dir, fmt.Sprint(n)))
 					}
 				})
 			}

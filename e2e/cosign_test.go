@@ -64,8 +64,11 @@ func TestASignatureByTagThroughSluiceIsTheOneEverybodyNeeds(t *testing.T) {
 
 func TestASignatureForAnOriginalIsRefusedAndTheAnswerNamesTheDigestToSign(t *testing.T) {
 	for _, name := range cosigns {
-		for _, form := range forms {
-			for _, view := range []string{"upstream", "original"} {
+		for j, form := range forms {
+			for i, view := range []string{"upstream", "original"} {
+				if !paired(i, j) {
+					continue
+				}
 				t.Run(strings.Join([]string{name, form.name, view}, " "), func(t *testing.T) {
 					c, w, k := needCosign(t, name), newWorld(t, "view: "+view), needBuilder(t, form.builder)
 					w.needSluice(t)

@@ -87,7 +87,7 @@ func TestKilledAtAnyMomentOfAPushTheNextOneEndsTheSame(t *testing.T) {
 				case err := <-finished:
 					finished <- err
 				}
-				w.sluice.proc.kill()
+				w.sluice.one(t).proc.kill()
 				w.sluice.start(t) // at once, so that the client's own retries meet the new process
 				if err := <-finished; err != nil {
 					failed++

@@ -4,7 +4,10 @@
 // The tests carry the build tag e2e and execute binaries only: those of tools/, which build.sh puts
 // in the cache, and Debian's. `make test` prepares both and runs them:
 //
-//	go test -tags e2e -count=1 -timeout 40m ./e2e/...
+//	go test -tags e2e -count=1 -timeout 60m ./e2e/...
+//
+// With SLUICE_E2E_FLEET=1 the same flows go through three processes that share a bucket, behind a balancer that gives each
+// request to the next of them (fleet_test.go; fleetpass_test.go says what is left out, and why). `make fleet` is that.
 //
 // Every test has two base URLs: via, which is Sluice, and direct, which is the upstream registry
 // behind it. It pushes with attestations to the one and the same thing without attestations to

@@ -25,30 +25,18 @@ type ecrWorld struct {
 func newECRWorld(t testing.TB, arguments ...string) *ecrWorld {
 	t.Helper()
 	bin := shared(t, bench.sluice)
-	var ports [3]int
+	var ports [2]int
 	for i := range ports {
 		var err error
 		if ports[i], err = freePort(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w := &ecrWorld{direct: fmt.Sprintf("127.0.0.1:%d", ports[0]), via: fmt.Sprintf("127.0.0.1:%d", ports[2])}
+	w := &ecrWorld{direct: fmt.Sprintf("127.0.0.1:%d", ports[0])}
 	w.ecrDouble = &ecrDouble{address: w.direct, control: "http://" + w.direct, env: []string{
-		"AWS_ACCESS_KEY_ID=" + ecrsim.DefaultAccessKey, "AWS_SECRET_ACCESS_KEY=any", "AWS_DEFAULT_REGION=" + ecrsim.DefaultRegion, "AWS_REGION=" + ecrsim.DefaultRegion,
+		"AWS_ACCESS_KEY_ID=" + ecrsim.DefaultAccessKey, "AWS_SECRET_ACCESS_KEY=" + bucketSecret, "AWS_DEFAULT_REGION=" + ecrsim.DefaultRegion, "AWS_REGION=" + ecrsim.DefaultRegion,
 		"AWS_EC2_METADATA_DISABLED=true", "AWS_PAGER=", "AWS_ENDPOINT_URL_ECR=http://" + w.direct,
 	}}
-	start := func(d daemon) {
-		p, err := bench.start(d)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			p.stop()
-			if t.Failed() {
-				t.Logf("the log of %s ends with:\n%s", d.name, p.tail())
-			}
-		})
-	}
 	answers := func() error {
 		resp, err := http.Get(w.control)
 		if err == nil {
@@ -56,13 +44,19 @@ func newECRWorld(t testing.TB, arguments ...string) *ecrWorld {
 		}
 		return err
 	}
-	start(daemon{name: "ecrsim", ready: answers, argv: append([]string{
+	p, err := bench.start(daemon{name: "ecrsim", ready: answers, argv: append([]string{
 		bin, "ecrsim", "--listen", w.direct, "--blob-listen", fmt.Sprintf("127.0.0.1:%d", ports[1]), "--switch", "create-on-push=ROOT",
 	}, arguments...)})
-	start(daemon{
-		name: "sluice", env: w.env, ready: httpReady("http://" + w.via + "/v2/"),
-		argv: []string{bin, "serve", "--listen", w.via, "--admin", "", "--upstream", "http://" + w.direct, "--credentials", "ecr", "--data", filepath.Join(scratch(t), "data")},
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.stop()
+		if t.Failed() {
+			t.Logf("the log of ECR's double ends with:\n%s", p.tail())
+		}
 	})
+	w.via = startSluiceWith(t, instructions{address: "127.0.0.1", args: []string{"--upstream", "http://" + w.direct, "--credentials", "ecr"}, env: w.env}).host
 	password := strings.TrimSpace(runIn(t, "", w.env, tool(t, "aws"), "--endpoint-url", w.control, "ecr", "get-login-password"))
 	bench.logIn(t, w.direct, login{"AWS", password})
 	return w
@@ -182,20 +176,8 @@ func TestPushesOutliveWhatECRDoesToThem(t *testing.T) {
 func TestECRIsKnownByItsHost(t *testing.T) {
 	crane, m, d := tool(t, "crane"), needImages(t), startECRDouble(t, "--repository", "app")
 	host := ecrsim.Host(ecrsim.DefaultAccount, ecrsim.DefaultRegion)
-	port, err := freePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	via := fmt.Sprintf("127.0.0.1:%d", port)
 	env := append(slices.Clone(d.env), "AWS_ENDPOINT_URL_ECR="+d.control, "NO_PROXY=127.0.0.1,localhost", "SSL_CERT_DIR=/nonexistent")
-	p, err := bench.start(daemon{
-		name: "sluice", env: env, ready: httpReady("http://" + via + "/v2/"),
-		argv: []string{shared(t, bench.sluice), "serve", "--listen", via, "--admin", "", "--upstream", "https://" + host, "--data", filepath.Join(scratch(t), "data")},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.stop)
+	via := startSluiceWith(t, instructions{address: "127.0.0.1", args: []string{"--upstream", "https://" + host}, env: env}).host
 	run(t, crane, "copy", "--insecure", m.attested["artifact"], via+"/app:1")
 	var out struct{ ImageDetails []ecrImage }
 	d.aws(t, &out, "describe-images", "--repository-name", "app")

@@ -55,7 +55,7 @@ func startECRDouble(t testing.TB, arguments ...string) *ecrDouble {
 	}
 	t.Cleanup(p.stop)
 	d.env = []string{
-		"AWS_ACCESS_KEY_ID=" + ecrsim.DefaultAccessKey, "AWS_SECRET_ACCESS_KEY=any", "AWS_DEFAULT_REGION=" + ecrsim.DefaultRegion,
+		"AWS_ACCESS_KEY_ID=" + ecrsim.DefaultAccessKey, "AWS_SECRET_ACCESS_KEY=" + bucketSecret, "AWS_DEFAULT_REGION=" + ecrsim.DefaultRegion,
 		"AWS_EC2_METADATA_DISABLED=true", "AWS_PAGER=", "SSL_CERT_FILE=" + filepath.Join(ca, "ca.pem"),
 		"HTTPS_PROXY=" + connectTo(t, d.address),
 	}

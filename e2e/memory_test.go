@@ -143,17 +143,17 @@ func TestALayerOfOneGibibyteStreams(t *testing.T) {
 	w := newWorld(t)
 	w.needSluice(t)
 	w.warm(t)
-	before, held := w.sluice.proc.peak(t), w.sluice.held(t)
+	before, held := w.sluice.one(t).proc.peak(t), w.sluice.one(t).held(t)
 	l := layer{seed: 1, size: gib}
 	if err := upload(t.Context(), w.via, "big", l.digest(t), &l, l.size); err != nil {
 		t.Fatal(err)
 	}
-	rise := w.sluice.proc.peak(t) - before
+	rise := w.sluice.one(t).proc.peak(t) - before
 	t.Logf("peak memory rose by %.1f MiB from %.1f MiB", float64(rise)/mib, float64(before)/mib)
 	if rise >= 32*mib {
 		t.Errorf("a layer of 1 GiB raised the peak by %.1f MiB, the limit is 32", float64(rise)/mib)
 	}
-	if grown := w.sluice.held(t) - held; grown >= mib {
+	if grown := w.sluice.one(t).held(t) - held; grown >= mib {
 		t.Errorf("the data folder grew by %d bytes: a layer must not touch the disk here", grown)
 	}
 }
@@ -162,7 +162,7 @@ func TestSixtyFourUploadsAtOnceStream(t *testing.T) {
 	w := newWorld(t)
 	w.needSluice(t)
 	w.warm(t)
-	before, held := w.sluice.proc.peak(t), w.sluice.held(t)
+	before, held := w.sluice.one(t).proc.peak(t), w.sluice.one(t).held(t)
 	const uploads, size = 64, 16 * mib
 	var halfway sync.WaitGroup // all are in the middle of their body at the same time
 	halfway.Add(uploads)
@@ -176,12 +176,12 @@ func TestSixtyFourUploadsAtOnceStream(t *testing.T) {
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	rise := w.sluice.proc.peak(t) - before
+	rise := w.sluice.one(t).proc.peak(t) - before
 	t.Logf("peak memory rose by %.1f MiB from %.1f MiB", float64(rise)/mib, float64(before)/mib)
 	if rise >= 64*mib {
 		t.Errorf("64 uploads raised the peak by %.1f MiB, the limit is 64", float64(rise)/mib)
 	}
-	if grown := w.sluice.held(t) - held; grown >= mib {
+	if grown := w.sluice.one(t).held(t) - held; grown >= mib {
 		t.Errorf("the data folder grew by %d bytes: a layer must not touch the disk here", grown)
 	}
 }

@@ -3,8 +3,6 @@
 package e2e
 
 import (
-	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,7 +10,7 @@ import (
 	"testing"
 )
 
-// A world is one test's upstream registry with Sluice in front of it.
+// A world is one test's upstream registry with Sluice in front of it: one process, or with SLUICE_E2E_FLEET=1 a fleet.
 type world struct {
 	upstream *registry
 	sluice   *sluice // nil when SLUICE_E2E_DIRECT leaves it out
@@ -37,12 +35,14 @@ func newWorldWith(t testing.TB, registryConfig, credentials string, settings ...
 		shared(t, func() (any, error) { return nil, err })
 	}
 	w := &world{upstream: upstream, via: upstream.host, direct: upstream.host}
-	if os.Getenv("SLUICE_E2E_DIRECT") == "" {
+	if !leftOutSluice() {
 		w.sluice = startSluice(t, upstream, credentials, settings...)
 		w.via = w.sluice.host
 	}
 	return w
 }
+
+func leftOutSluice() bool { return os.Getenv("SLUICE_E2E_DIRECT") != "" }
 
 // scratch is a folder of the test with a short path, since t.TempDir carries the test's whole name.
 func scratch(t testing.TB) string {
@@ -97,101 +97,4 @@ func (w *world) sameTags(t testing.TB, repository, reference string) {
 			t.Errorf("%s:%s is served as %s, the reference as %s", repository, tag, got.MediaType, ref.MediaType)
 		}
 	}
-}
-
-// A sluice is a running Sluice process.
-type sluice struct {
-	host   string
-	data   string
-	config string
-	bin    string
-	env    []string
-	ready  func() error
-	proc   *process
-}
-
-func startSluice(t testing.TB, upstream *registry, credentials string, settings ...string) *sluice {
-	t.Helper()
-	return startSluiceOn(t, "127.0.0.1", upstream, credentials, settings...)
-}
-
-// startSluiceOn listens on an address of this machine, with TLS if the settings say so.
-func startSluiceOn(t testing.TB, address string, upstream *registry, credentials string, settings ...string) *sluice {
-	t.Helper()
-	port, err := freePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := scratch(t)
-	s := &sluice{
-		host: fmt.Sprintf("%s:%d", address, port), data: filepath.Join(dir, "data"), config: filepath.Join(dir, "config.yml"),
-		bin: shared(t, bench.sluice),
-	}
-	if strings.Contains(strings.Join(settings, "\n"), "tls:") { // who may do a handshake is the test's business
-		s.ready = listening(s.host)
-	}
-	if strings.Contains(credentials, "basic") { // never in a file
-		s.env = []string{"SLUICE_UPSTREAM_PASSWORD=robot-secret"}
-	}
-	config := fmt.Sprintf("listen: %s\nadmin: \"\"\nupstreams:\n  - prefix: \"\"\n    url: http://%s\n    %s\nstorage: {filesystem: {rootdirectory: %q}}\n",
-		s.host, upstream.host, credentials, s.data) + strings.Join(settings, "\n") + "\n"
-	s.serve(t, config)
-	return s
-}
-
-// serve starts it with this configuration, and stops it at the end of the test. It is ready when it answers, if nothing else
-// is said.
-func (s *sluice) serve(t testing.TB, config string) {
-	t.Helper()
-	if s.ready == nil {
-		s.ready = httpReady("http://" + s.host + "/v2/")
-	}
-	if err := os.WriteFile(s.config, []byte(config), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	s.start(t)
-	t.Cleanup(func() {
-		s.proc.stop()
-		if t.Failed() {
-			t.Logf("the log of Sluice on %s ends with:\n%s", s.host, s.proc.tail())
-		}
-	})
-}
-
-func (s *sluice) start(t testing.TB) {
-	t.Helper()
-	p, err := bench.start(daemon{
-		name: "sluice", argv: []string{s.bin, "serve", "--config", s.config}, env: s.env, ready: s.ready,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.proc = p
-}
-
-// restart ends the process in the orderly way and starts it again on the same data.
-func (s *sluice) restart(t testing.TB) {
-	t.Helper()
-	s.proc.stop()
-	s.start(t)
-}
-
-// held is how many bytes the data folder has.
-func (s *sluice) held(t testing.TB) int64 {
-	t.Helper()
-	var total int64
-	err := filepath.WalkDir(s.data, func(_ string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
-			return err
-		}
-		info, err := e.Info()
-		if err == nil {
-			total += info.Size()
-		}
-		return nil
-	})
-	if err != nil && !os.IsNotExist(err) {
-		t.Fatal(err)
-	}
-	return total
 }
