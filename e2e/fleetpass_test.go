@@ -20,6 +20,7 @@ var onOneProcess = map[string]string{
 	"TestKilledAtAnyMomentOfAPushTheNextOneEndsTheSame": "kills the one process; TestAReplicaKilledAtAnyMomentIsNotMissed kills one of several",
 	"TestALayerOfOneGibibyteStreams":                    "measures one process and its data folder",
 	"TestSixtyFourUploadsAtOnceStream":                  "measures one process and its data folder",
+	"TestPromtoolAcceptsTheQueriesOfTheDashboard":       "no process runs",
 	"TestPromtoolAcceptsRulesAndMetrics":                "asks one process for its metrics",
 	"TestComposeDemoShowsWhatSluiceIsFor":               "the demo is one process",
 	"TestDemoWithoutDocker":                             "the demo is one process",
