@@ -5,6 +5,7 @@ package soak
 import (
 	"context"
 	"crypto/tls"
+	"math/big"
 	"path/filepath"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 type certificates struct {
 	ca               *proxytest.CA
 	certificate, key string
+	last             *big.Int // serial number of what is in the files
 }
 
 func newCertificates(t *testing.T, dir string) *certificates {
@@ -30,6 +32,7 @@ func (c *certificates) replace(t *testing.T) {
 	crt := c.ca.Server()
 	proxytest.Replace(t, c.certificate, crt.CertPEM)
 	proxytest.Replace(t, c.key, crt.KeyPEM) // between the two, the files do not fit together
+	c.last = crt.Leaf.SerialNumber
 }
 
 func (c *certificates) trusted() *tls.Config { return &tls.Config{RootCAs: c.ca.Pool()} }
@@ -44,5 +47,24 @@ func (c *certificates) rotate(ctx context.Context, t *testing.T, d *dice, n *tal
 		}
 		c.replace(t)
 		n.did("certificates replaced")
+	}
+}
+
+// shown says that the last certificate is the one that clients see, soon.
+func (c *certificates) shown(t *testing.T, address string) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		conn, err := (&tls.Dialer{Config: c.trusted()}).DialContext(t.Context(), "tcp", address)
+		if err == nil {
+			serial := conn.(*tls.Conn).ConnectionState().PeerCertificates[0].SerialNumber
+			conn.Close()
+			if serial.Cmp(c.last) == 0 {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("a minute after it was replaced, %s shows another certificate than the last: %v", address, err)
+			return
+		}
 	}
 }

@@ -9,7 +9,7 @@
 //     trickles, loses its answer after doing what it was asked, closes connections, says it has a layer and then misses
 //     it; and is restarted
 //   - the folder is full (of bytes or of files), nearly full, or read-only; the bucket answers 403, 500 or 503, resets,
-//     nonsense, hangs longer than storage_timeout, dawdles, trickles, loses answers
+//     nonsense, hangs longer than storage_timeout, dawdles, trickles, loses answers; and is restarted
 //   - clients push as eight real ones do, with little patience; others hang up, send garbage and wrong digests, cut
 //     connections, lie about Content-Length, trickle, repeat a PATCH; and one tag is pushed from twenty places at once
 //   - certificates are replaced, also by files that are none; SIGHUP comes with configurations that are good, that

@@ -21,17 +21,25 @@ import (
 const nonsenseTime = 20 * time.Second
 
 func (c *client) nonsense() (all []func(context.Context)) {
-	for what, do := range map[string]func(context.Context) bool{
-		"pushers hung up": c.hangUp, "garbage": c.garbage, "wrong digests": c.wrongDigest, "connections cut": c.cutConnection,
-		"more announced than sent": c.tooLittle, "less announced than sent": c.tooMuch,
-		"trickling uploads": c.trickle, "repeated PATCHes": c.repeatPatch,
+	for _, x := range []struct {
+		what string
+		do   func(context.Context) bool
+	}{
+		{"pushers hung up", c.hangUp},
+		{"garbage", c.garbage},
+		{"wrong digests", c.wrongDigest},
+		{"connections cut", c.cutConnection},
+		{"more announced than sent", c.tooLittle},
+		{"less announced than sent", c.tooMuch},
+		{"trickling uploads", c.trickle},
+		{"repeated PATCHes", c.repeatPatch},
 	} {
-		c.n.expect(what)
+		c.n.expect(x.what)
 		all = append(all, func(ctx context.Context) {
 			ctx, stop := context.WithTimeout(ctx, nonsenseTime)
 			defer stop()
-			if do(ctx) {
-				c.n.did(what)
+			if x.do(ctx) {
+				c.n.did(x.what)
 			}
 		})
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 // A peer is a server in this process, on an address that stays when it is restarted. It closes connections that nobody uses
-// for a second, now and then one that Sluice is about to use.
+// for a second, now and then one that Sluice is about to use, and after five those that never were.
 type peer struct {
 	address string
 	handler http.Handler
@@ -40,7 +40,7 @@ func (p *peer) serve() error {
 	if err != nil {
 		return err
 	}
-	s := &http.Server{Handler: p.handler, ReadHeaderTimeout: time.Minute, IdleTimeout: time.Second, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	s := &http.Server{Handler: p.handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Second, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 	p.server = s
 	go func() { _ = s.Serve(ln) }() // ends with Close
 	return nil
@@ -53,6 +53,16 @@ func (p *peer) restart(away time.Duration) error {
 	_ = p.server.Close()
 	time.Sleep(away)
 	return p.serve()
+}
+
+func (p *peer) restarts(ctx context.Context, t *testing.T, d *dice, did func()) {
+	for ctx.Err() == nil {
+		d.pause(ctx, 15*time.Second)
+		if err := p.restart(d.duration(500 * time.Millisecond)); err != nil {
+			t.Errorf("it does not start again: %v", err)
+		}
+		did()
+	}
 }
 
 // freeAddress is one that nobody listens on, below those that the kernel gives to connections, one of which would otherwise

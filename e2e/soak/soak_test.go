@@ -76,7 +76,7 @@ func (w *world) load(t *testing.T, d time.Duration) *tally {
 	defer stop()
 	w.loads++
 	n := &tally{}
-	n.expect("pushes", "pushes again", "SIGHUPs", "restarts of the registry", "certificates replaced", "the clock jumped")
+	n.expect("pushes", "pushes again", "SIGHUPs", "certificates replaced", "the clock jumped")
 	var pushers, faults sync.WaitGroup
 	for k := range clients {
 		pushers.Go(func() { newClient(t, k, w, n).run(ctx) })
@@ -92,25 +92,20 @@ func (w *world) load(t *testing.T, d time.Duration) *tally {
 		faults.Go(func() { s.reloads(ctx, t, reloads, n) })
 		faults.Go(func() { s.rotate(ctx, t, rotations, n) })
 	}
-	restarts, jumps, disk := dice(), dice(), dice()
-	faults.Go(func() { w.restarts(ctx, t, restarts, n) })
+	n.expect("restarts of the registry", "restarts of the bucket")
+	registry, bucket, jumps, disk := dice(), dice(), dice(), dice()
+	faults.Go(func() { w.up.restarts(ctx, t, registry, func() { n.did("restarts of the registry") }) })
+	faults.Go(func() { w.bucket.restarts(ctx, t, bucket, func() { n.did("restarts of the bucket") }) })
 	faults.Go(func() { w.clock.jump(ctx, jumps, n) })
 	faults.Go(func() { w.folder.misbehave(ctx, t, disk, n) })
 	faults.Go(func() { w.up.faulty.misbehave(ctx, n) })
 	faults.Go(func() { w.bucket.faulty.misbehave(ctx, n) })
 	pushers.Wait()
 	faults.Wait()
-	return n
-}
-
-func (w *world) restarts(ctx context.Context, t *testing.T, d *dice, n *tally) {
-	for ctx.Err() == nil {
-		d.pause(ctx, 15*time.Second)
-		if err := w.up.restart(d.duration(500 * time.Millisecond)); err != nil {
-			t.Errorf("the registry does not start again: %v", err)
-		}
-		n.did("restarts of the registry")
+	for _, s := range w.sluices {
+		s.shown(t, s.address)
 	}
+	return n
 }
 
 // rest is what the processes use when nobody asks anything of them; nothing more than start and a bit of memory, if there
