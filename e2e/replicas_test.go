@@ -36,7 +36,7 @@ func fleetBefore(t testing.TB, upstream *registry, o fleetOptions, settings ...s
 	return &world{upstream: upstream, sluice: s, via: s.host, direct: upstream.host}
 }
 
-// attested is an image with provenance in a registry of nobody, and the same without.
+// attestedSource is an image with provenance in a registry of nobody, and the same without.
 func attestedSource(t testing.TB, seed uint64) (attested, clean string) {
 	t.Helper()
 	src, k := shared(t, bench.source), needBuilder(t, "new")
@@ -47,8 +47,7 @@ func attestedSource(t testing.TB, seed uint64) (attested, clean string) {
 	return attested, clean
 }
 
-// attestedPushes are by client. Each is of an image of two platforms with two statements, and
-// the same without attestations.
+// attestedPushes are by client, each of an image of two platforms with two statements, and of the same without attestations.
 func attestedPushes(t testing.TB) map[string]struct{ push, clean func(ref string) error } {
 	t.Helper()
 	attested, clean := attestedSource(t, 82)
@@ -70,7 +69,13 @@ func attestedPushes(t testing.TB) map[string]struct{ push, clean func(ref string
 	for _, form := range forms {
 		k := needBuilder(t, form.builder)
 		build := func(args ...string) error {
-			_, err := k.build(newApplication(t, 83), bothPlatforms, args...) // a folder each, since buildx writes there
+			dir, err := os.MkdirTemp(bench.dir, "t") // one for each, since buildx writes there
+			if err == nil {
+				err = application(dir, 83)
+			}
+			if err == nil {
+				_, err = k.build(dir, bothPlatforms, args...)
+			}
 			return err
 		}
 		all["buildkit-"+form.name] = client{
