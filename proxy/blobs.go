@@ -15,7 +15,7 @@ import (
 
 // The empty JSON document of OCI artifacts (image-spec, "Guidance for an Empty Descriptor"). It
 // waits in quarantine like a statement, since most of them are the config of an attestation, and
-// can be sent upstream even when the copy that waits has been swept.
+// can be sent upstream whether a copy waits or not.
 const emptyBlob = "{}"
 
 // headBlob answers whether a blob is there: upstream first, then what Sluice holds.

@@ -62,3 +62,21 @@ func TestAnIdentityHoldsOnlySoMuchThatNoIndexClaims(t *testing.T) {
 	location := as("mallory", http.MethodPost, "/v2/mallory/app/blobs/uploads/", nil).want(t, http.StatusAccepted).Header.Get("Location")
 	as("mallory", http.MethodPut, location+"?digest="+ocidoc.DigestOf(layer), layer).want(t, http.StatusCreated)
 }
+
+// What an identity holds stops no artifact without attestations: the empty config is known without being held.
+func TestAnArtifactIsPushedByWhoHoldsAllThatHeMay(t *testing.T) {
+	const limit = 1000
+	h := newHolding(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), heldLimit(64<<10, limit))
+	if status := h.blob(statementOf(1, limit-len(statementOf(1, 0)))); status != http.StatusCreated {
+		t.Fatalf("a statement as large as the limit: %d", status)
+	}
+	if status := h.blob(statementOf(2, 0)); status != http.StatusForbidden {
+		t.Fatalf("one more: %d, so nothing is shown", status)
+	}
+	if status := h.blob([]byte("{}")); status != http.StatusCreated {
+		t.Errorf("the empty config: %d", status)
+	}
+	h.chargeIsRight("with the empty config")
+	h.request(http.MethodPut, "/v2/app/manifests/1", noteOfNothing, "Content-Type", ociManifest).want(t, http.StatusCreated)
+	proxytest.AssertComplete(t, h.upstream)
+}

@@ -9,6 +9,7 @@ import (
 
 	godigest "github.com/opencontainers/go-digest"
 
+	"sluice/filters"
 	"sluice/proxy/config"
 	"sluice/proxy/internal/objects"
 	"sluice/proxy/quarantine"
@@ -53,6 +54,26 @@ func (ex *exchange) holdWhole(st *session.State, digest string, c *chunk) error 
 	ex.p.observe.Held(int64(len(small)))
 	ex.p.progress.done(st.ID)
 	return ex.answerBlob(digest)
+}
+
+// holdEmpty keeps `{}` if it can. It is known without that, and what has nothing to do with attestations refers to it too:
+// neither a storage that is down nor what its pusher holds already stops it.
+func (ex *exchange) holdEmpty(st *session.State) error {
+	if err := ex.passthroughMayWrite(); err != nil {
+		return err
+	}
+	room := ex.p.heldQuota.room(ex.id.Key)
+	defer room.drop()
+	if room.grow(int64(len(emptyBlob))) {
+		if err := ex.p.quarantine.PutBlob(context.WithoutCancel(ex.ctx()), ex.repo, filters.EmptyDigest, []byte(emptyBlob)); err != nil {
+			ex.p.storageTrouble(ex.log, "keep the empty blob", err)
+		} else {
+			room.hold(heldBlobOf(ex.repo, filters.EmptyDigest), ex.p.quarantine.Generation(), int64(len(emptyBlob)))
+			ex.p.observe.Held(int64(len(emptyBlob)))
+		}
+	}
+	ex.p.progress.done(st.ID)
+	return ex.answerBlob(filters.EmptyDigest)
 }
 
 // mayHold refuses what would fill the storage, and who may not push here.

@@ -138,10 +138,11 @@ func (ex *exchange) releaseBlobs(blobs []ocidoc.Descriptor) (bool, error) {
 		}
 		seen[d.Digest] = true
 		g.Go(func() error {
-			h, err := ex.findBlob(d.Digest)
-			if err == nil && h == nil && d.Digest == filters.EmptyDigest {
-				h = emptyHeld()
+			if d.Digest == filters.EmptyDigest { // whatever the storage says
+				sent.Store(true)
+				return ex.releaseBlob(d.Digest, emptyHeld())
 			}
+			h, err := ex.findBlob(d.Digest)
 			if err != nil {
 				// If it is needed, upstream will say so, and the client sees that.
 				ex.p.storageTrouble(ex.log, "look up blob "+d.Digest, err)
@@ -206,7 +207,7 @@ func (ex *exchange) sendHeld(digest string, h *held) error {
 	return nil
 }
 
-// emptyHeld is `{}`, for when it is needed and the copy that a client sent has been swept.
+// emptyHeld is `{}`, which needs no copy that a client sent.
 func emptyHeld() *held {
 	return &held{size: int64(len(emptyBlob)), open: func(_ context.Context, off int64) (io.ReadCloser, error) {
 		return io.NopCloser(strings.NewReader(emptyBlob[off:])), nil

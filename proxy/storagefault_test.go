@@ -137,6 +137,38 @@ func fullDiskPush(t *testing.T, client proxytest.Client, choice config.OnStorage
 	}
 }
 
+// Pushes without attestations go on when the storage is down, also those whose config is `{}`, as that of most attestations is.
+func TestAnArtifactIsPushedWhileTheStorageIsDown(t *testing.T) {
+	for _, choice := range choices() {
+		for _, chunked := range []bool{false, true} {
+			t.Run(fmt.Sprint(choice, " chunked ", chunked), func(t *testing.T) {
+				d := proxytest.NewFailingDriver(inmemory.New())
+				r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), storage(d), onStorageError(choice))
+				location := r.upload("app") // the keys that seal it are read by then
+				d.Fail(1, proxytest.FaultDead)
+				body := []byte("{}")
+				if chunked {
+					location = r.request(http.MethodPatch, location, body).want(t, http.StatusAccepted).Header.Get("Location")
+					body = nil
+				}
+				r.request(http.MethodPut, put(location, filters.EmptyDigest), body).want(t, http.StatusCreated)
+				r.request(http.MethodPut, "/v2/app/manifests/1", noteOfNothing, "Content-Type", ociManifest).want(t, http.StatusCreated)
+				if got := r.upstreamDigest("app", "1"); got != ocidoc.DigestOf(noteOfNothing) {
+					t.Errorf("upstream has %s, want what was pushed, %s (I4)", got, ocidoc.DigestOf(noteOfNothing))
+				}
+				proxytest.AssertComplete(t, r.upstream)
+				if !d.Fired() {
+					t.Error("the storage was not asked, so nothing is shown")
+				}
+			})
+		}
+	}
+}
+
+// noteOfNothing is an artifact whose config and only layer are `{}`.
+var noteOfNothing = fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"artifactType":"text/note","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":%q,"size":2},"layers":[{"mediaType":"application/vnd.oci.empty.v1+json","digest":%q,"size":2}]}`,
+	ociManifest, filters.EmptyDigest, filters.EmptyDigest)
+
 // I7: on_storage_error: forward, when some of an index is kept already. Not every upstream looks
 // whether an index lists what is there.
 func TestForwardingUnderStorageTroubleLeavesNothingDangling(t *testing.T) {

@@ -254,6 +254,9 @@ func (ex *exchange) complete(st *session.State, digest string) error {
 		}
 		if guess == filters.Hold || guess == filters.Empty {
 			ex.abandon(st)
+			if guess == filters.Empty && digest == filters.EmptyDigest {
+				return ex.holdEmpty(st)
+			}
 			return ex.holdWhole(st, digest, c)
 		}
 		st.Mode, st.Offset = session.Upstream, 0
