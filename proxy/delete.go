@@ -138,7 +138,8 @@ func (ex *exchange) deleteAttestation(digest string, m *ocidoc.Document) error {
 	return nil
 }
 
-// deletePlaced removes an attestation from the registries that it was stored in. It is taken from the referrers tags
+// deletePlaced removes an attestation from the registries that it was stored in, unless it is there for another repository
+// too (store.repository may be one for all, and a build may be pushed to several). It is taken from the referrers tags
 // first: registries do that by themselves only for what their API lists, and Amazon ECR deletes nothing that an index
 // lists. One manifest may be listed for two images, the one that was pushed and what it was converted to.
 func (ex *exchange) deletePlaced(attestation string) error {
@@ -152,6 +153,15 @@ func (ex *exchange) deletePlaced(attestation string) error {
 		p := place{r.Repository, r.Placed, r.Subject}
 		if r.Repository == "" || slices.Contains(unlisted, p) {
 			continue
+		}
+		if r.Repository != ex.repo {
+			switch other, err := ex.p.attest.AlsoPlaced(ex.ctx(), ex.repo, r); {
+			case err != nil:
+				return err
+			case other != "":
+				ex.log.Info("attestation stays where it was stored, it is there for another repository too", "digest", attestation, "in", r.Repository, "other", other)
+				continue
+			}
 		}
 		unlisted = append(unlisted, p)
 		at, err := ex.at(r.Repository)

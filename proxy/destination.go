@@ -79,10 +79,11 @@ func (d *registryDestination) keep(rec *attest.Record, att, referrer *ocidoc.Doc
 	return nil
 }
 
-// statement sends one statement, from wherever it is.
+// statement sends one statement, from wherever it is. That the destination has it already is not enough: it may be there
+// for another repository, and who knows no more than its digest must not get it as one of their own (I9).
 func (d *registryDestination) statement(l ocidoc.Descriptor) error {
 	there, err := d.at.exists(blobPath(l.Digest))
-	if there || err != nil {
+	if err != nil || there && d.at.repo == d.from.repo {
 		return d.failed(err)
 	}
 	h, err := d.from.findBlob(l.Digest)
@@ -95,6 +96,9 @@ func (d *registryDestination) statement(l ocidoc.Descriptor) error {
 		}
 	}
 	defer h.Close()
+	if there {
+		return nil
+	}
 	return d.failed(d.at.sendHeld(l.Digest, h))
 }
 

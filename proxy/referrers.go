@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -74,9 +75,14 @@ func (ex *exchange) referrers() error {
 	return ex.answerReferrers(index, next, filtered)
 }
 
-// noReferrersAPI: the spec says 404; distribution answers that from its router, others 405 or 400.
+// noReferrersAPI: the spec says 404; distribution answers that from its router, others 405 or 400, ghcr.io a redirect to a
+// web page (artifacthub/hub issue 4785), Artifactory 406 (go-containerregistry issue 1962).
 func noReferrersAPI(status int) bool {
-	return status == http.StatusNotFound || status == http.StatusMethodNotAllowed || status == http.StatusBadRequest || status == http.StatusNotImplemented
+	switch status {
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusBadRequest, http.StatusNotAcceptable, http.StatusNotImplemented:
+		return true
+	}
+	return status >= 300 && status < 400
 }
 
 func readIndex(resp *http.Response) (ocispec.Index, error) {
@@ -94,7 +100,9 @@ func (ex *exchange) readFallback(digest string) (ocispec.Index, error) {
 	return index, err
 }
 
-// readFallbackTag gives the digest of what the tag holds too, "" for nothing.
+// readFallbackTag gives the digest of the list that the tag holds too, "" for none. A registry may show the subject itself
+// under that name (registry.gitlab.com does: oras-go issue 1396), or somebody may have put an image there: neither is a list, and
+// what is no list must not be merged into one, nor deleted when one takes its place.
 func (ex *exchange) readFallbackTag(digest string) (index ocispec.Index, held string, err error) {
 	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: manifestPath(filters.FallbackTag(digest)), Header: http.Header{"Accept": {ocidoc.MediaTypeOCIIndex}}})
 	if err != nil {
@@ -114,7 +122,20 @@ func (ex *exchange) readFallbackTag(digest string) (index ocispec.Index, held st
 	if err != nil {
 		return index, "", refuse(http.StatusBadGateway, codeUnavailable, "referrers tag of %s in repository %s could not be read from upstream: %v", digest, ex.repo, err)
 	}
-	return index, ocidoc.DigestOf(b), nil
+	if held = ocidoc.DigestOf(b); held == digest || !listsReferrers(index, resp.Header.Get("Content-Type")) {
+		return ocispec.Index{}, "", nil
+	}
+	return index, held, nil
+}
+
+// listsReferrers tells a list of referrers from an image and from an index of images, whose entries have platforms.
+func listsReferrers(index ocispec.Index, contentType string) bool {
+	if index.MediaType != "" {
+		contentType = index.MediaType
+	}
+	contentType, _, _ = strings.Cut(contentType, ";")
+	return strings.TrimSpace(contentType) == ocispec.MediaTypeImageIndex &&
+		!slices.ContainsFunc(index.Manifests, func(d ocispec.Descriptor) bool { return d.Platform != nil })
 }
 
 // addStored adds the attestations that `store` keeps for an image, the legacy ones as derived OCI 1.1 manifests. Reading
