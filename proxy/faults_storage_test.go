@@ -89,36 +89,40 @@ func TestAStorageThatIsReadOnlyOrDownStopsOnlyWhatNeedsIt(t *testing.T) {
 				if kind == "down" {
 					failing.Fail(1, proxytest.FaultDead)
 				}
-				o := proxytest.SyntheticOptions{Platforms: []string{"linux/amd64"}}
-				plain := proxytest.Synthetic(o)
-				o.Form = proxytest.FormLegacy
-				tree := proxytest.Synthetic(o)
-
-				if err := tryPush(r, proxytest.BuildKit, plain); err != nil {
-					t.Errorf("a push without attestations fails: %v", err)
-				}
-				r.holdsNow(plain)
-				_, err := proxytest.BuildKit(t.Context(), proxytest.Options{BaseURL: r.url(), Repository: "app", Tags: []string{"2"}, Tree: tree})
-				r.proxy.Settle()
-				proxytest.AssertComplete(t, r.upstream)
-				switch choice {
-				case config.StorageErrorReject:
-					if err == nil || !strings.Contains(err.Error(), "429") {
-						t.Errorf("the client hears %v, want 429, which it retries", err)
-					}
-					r.direct(http.MethodHead, "/v2/app/manifests/2", nil, acceptAll...).want(t, http.StatusNotFound)
-					proxytest.AssertClean(t, r.upstream)
-				case config.StorageErrorForward:
-					if got := r.upstreamDigest("app", "2"); err != nil || got != tree.Digest() {
-						t.Errorf("upstream has %s, want what was pushed, %s (I4): %v", got, tree.Digest(), err)
-					}
-				case config.StorageErrorStrip:
-					if got := r.upstreamDigest("app", "2"); err != nil || got != plain.Digest() {
-						t.Errorf("upstream has %s, want the image alone, %s: %v", got, plain.Digest(), err)
-					}
-					proxytest.AssertClean(t, r.upstream)
-				}
+				r.stopsOnlyWhatNeedsIt(choice)
 			})
 		}
 	}
+}
+
+// stopsOnlyWhatNeedsIt pushes with and without attestations while nothing can be written. The one with them is returned.
+func (r *rig) stopsOnlyWhatNeedsIt(choice config.OnStorageError) *proxytest.Tree {
+	r.t.Helper()
+	tree, plain := ordinary.trees()
+	if err := tryPush(r, proxytest.BuildKit, plain); err != nil {
+		r.t.Errorf("a push without attestations fails: %v", err)
+	}
+	r.holdsNow(plain)
+	_, err := proxytest.BuildKit(r.t.Context(), proxytest.Options{BaseURL: r.url(), Repository: "app", Tags: []string{"2"}, Tree: tree, Sequential: true})
+	r.proxy.HandlersEnd()
+	r.proxy.Settle()
+	proxytest.AssertComplete(r.t, r.upstream)
+	switch choice {
+	case config.StorageErrorReject:
+		if err == nil || !strings.Contains(err.Error(), "429") {
+			r.t.Errorf("the client hears %v, want 429, which it retries", err)
+		}
+		r.direct(http.MethodHead, "/v2/app/manifests/2", nil, acceptAll...).want(r.t, http.StatusNotFound)
+		proxytest.AssertClean(r.t, r.upstream)
+	case config.StorageErrorForward:
+		if got := r.upstreamDigest("app", "2"); err != nil || got != tree.Digest() {
+			r.t.Errorf("upstream has %s, want what was pushed, %s (I4): %v", got, tree.Digest(), err)
+		}
+	case config.StorageErrorStrip:
+		if got := r.upstreamDigest("app", "2"); err != nil || got != plain.Digest() {
+			r.t.Errorf("upstream has %s, want the image alone, %s: %v", got, plain.Digest(), err)
+		}
+		proxytest.AssertClean(r.t, r.upstream)
+	}
+	return tree
 }

@@ -23,7 +23,7 @@ var walks = []struct {
 	{ordinary, proxytest.DriverFaults(), proxytest.UpstreamFaults()},
 	{
 		faultCase{name: "buildkit artifact store", push: proxytest.BuildKit, form: proxytest.FormArtifact, act: filters.Store},
-		kinds{proxytest.FaultAfter, proxytest.FaultPartial},
+		kinds{proxytest.FaultPartial},
 		kinds{proxytest.FaultError, proxytest.FaultPartial, proxytest.FaultCutAfter, proxytest.FaultTooMany},
 	},
 	{
@@ -32,24 +32,19 @@ var walks = []struct {
 		kinds{proxytest.FaultAfter, proxytest.FaultCutAfter, proxytest.FaultTooMany},
 	},
 	{
-		faultCase{name: "buildkit legacy store as docker types", push: proxytest.BuildKit, form: proxytest.FormLegacy, act: filters.Store, docker: true},
+		faultCase{
+			name: "buildkit legacy store of two platforms as docker types", push: proxytest.BuildKit, form: proxytest.FormLegacy, act: filters.Store, docker: true,
+			options: proxytest.SyntheticOptions{Platforms: []string{"linux/amd64", "linux/arm64"}},
+		},
 		kinds{proxytest.FaultDeadAfter},
 		kinds{proxytest.FaultCutAfter},
 	},
 	{ // statements too large for one write, so that they are written in parts and put together
 		faultCase{
-			name: "buildkit legacy store of two platforms and large statements", push: proxytest.BuildKit, form: proxytest.FormLegacy, act: filters.Store,
-			options: proxytest.SyntheticOptions{Platforms: []string{"linux/amd64", "linux/arm64"}, StatementSize: 300 << 10},
+			name: "buildkit legacy store of large statements", push: proxytest.BuildKit, form: proxytest.FormLegacy, act: filters.Store,
+			options: proxytest.SyntheticOptions{StatementSize: 256 << 10},
 		},
 		kinds{proxytest.FaultPartial},
-		kinds{proxytest.FaultCutAfter},
-	},
-	{
-		faultCase{
-			name: "skopeo artifact store of large statements", push: proxytest.Skopeo, form: proxytest.FormArtifact, act: filters.Store,
-			options: proxytest.SyntheticOptions{StatementSize: 300 << 10},
-		},
-		kinds{proxytest.FaultDeadAfter},
 		nil,
 	},
 	{
@@ -64,12 +59,12 @@ var walks = []struct {
 	},
 	{
 		faultCase{name: "docker 20.10, which sends no attestations", push: proxytest.Docker20, act: filters.Store, options: proxytest.SyntheticOptions{DockerTypes: true}},
-		proxytest.DriverFaults(),
-		kinds{proxytest.FaultError, proxytest.FaultPartial, proxytest.FaultCutAfter},
+		kinds{proxytest.FaultError, proxytest.FaultDead},
+		kinds{proxytest.FaultPartial, proxytest.FaultCutAfter},
 	},
 	{
 		faultCase{name: "skopeo legacy store", push: proxytest.Skopeo, form: proxytest.FormLegacy, act: filters.Store},
-		kinds{proxytest.FaultError, proxytest.FaultPartial},
+		kinds{proxytest.FaultDeadAfter},
 		kinds{proxytest.FaultError, proxytest.FaultPartial, proxytest.FaultCut, proxytest.FaultDenied},
 	},
 	{
