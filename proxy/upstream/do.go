@@ -140,6 +140,8 @@ func (r *Registry) attempt(ctx context.Context, p *plan, u *url.URL, authorizati
 	p.sent = true
 	delete(header, "Authorization")
 	delete(header, "Expect")
+	delete(header, "Traceparent") // a redirect may lead to somebody who is not to see what the registry was told
+	delete(header, "Tracestate")
 	if authorization != "" {
 		header["Authorization"] = []string{authorization}
 	}
