@@ -55,7 +55,21 @@ func newConn(c *Client, h *host, nc net.Conn) *conn {
 // quiet is false for an idle connection that the server has closed, or on which it says something although it was
 // not asked.
 func (c *conn) quiet() bool {
-	return c.r.Buffered() == 0 && (c.socket == nil || c.socket.quiet())
+	return c.r.Buffered() == 0 && (c.socket == nil || c.socket.quiet()) && (!c.host.secure || c.empty())
+}
+
+// past is a deadline that no read can keep.
+var past = time.Unix(1, 0)
+
+// empty is false for a connection whose TLS holds something that was not read: it takes as much from the socket as came
+// with the record that was asked for, and gives a record in pieces. A read whose time is over reaches no socket, so that only
+// what is here already can be seen, and TLS goes on after a timeout. The deadline stays: each request sets its own.
+func (c *conn) empty() bool {
+	if c.nc.SetReadDeadline(past) != nil {
+		return false
+	}
+	_, err := c.r.Peek(1)
+	return errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // exchange sends a request and reads the head of its answer. After an error the connection is closed.
