@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
@@ -148,7 +150,7 @@ func (r *repository) attestations(ctx context.Context, digest string) ([]string,
 			return nil, fmt.Errorf("more than %d pages or %d attestations", maxPages, maxReferrers)
 		}
 		index, next, err := r.referrersPage(ctx, target)
-		if page == 0 && notFound(err) {
+		if page == 0 && errors.Is(err, errNoReferrersAPI) {
 			break
 		}
 		if err != nil {
@@ -167,12 +169,22 @@ func (r *repository) attestations(ctx context.Context, digest string) ([]string,
 	return found, nil
 }
 
+// errNoReferrersAPI is about a registry that does not know the API, of which each kind says so in its own way.
+var errNoReferrersAPI = errors.New("the registry has no referrers API")
+
 func (r *repository) referrersPage(ctx context.Context, target string) (index *ocidoc.Document, next string, err error) {
 	resp, err := r.do(ctx, http.MethodGet, target, ocidoc.MediaTypeOCIIndex)
 	if err != nil {
 		return nil, "", err
 	}
 	defer resp.Body.Close()
+	switch resp.StatusCode {
+	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotAcceptable, http.StatusNotImplemented:
+		return nil, "", errNoReferrersAPI
+	}
+	if resp.Request.Response != nil && !strings.HasPrefix(resp.Header.Get("Content-Type"), ocidoc.MediaTypeOCIIndex) {
+		return nil, "", errNoReferrersAPI // ghcr.io leads to a web page
+	}
 	if err := transport.CheckError(resp, http.StatusOK); err != nil {
 		return nil, "", err
 	}

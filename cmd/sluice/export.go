@@ -162,8 +162,13 @@ func writeFile(root *os.Root, name string, fill func(*os.File) error) error {
 	}
 	err = errors.Join(fill(f), f.Close())
 	if err == nil {
-		// Not Rename, which would replace a file that has come into being meanwhile.
-		err = root.Link(part, name)
+		// Not Rename, which would replace a file that has come into being meanwhile. Where there are no links, as on FAT, it is
+		// looked for instead.
+		if err = root.Link(part, name); err != nil && !errors.Is(err, fs.ErrExist) {
+			if _, there := root.Lstat(name); errors.Is(there, fs.ErrNotExist) {
+				return root.Rename(part, name)
+			}
+		}
 	}
 	return errors.Join(err, root.Remove(part))
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"debug/elf"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -13,12 +15,16 @@ import (
 // which most hold the tables and init functions of SDKs that run once. Pages that are used come back from the page
 // cache when they are. Nothing is lost when it fails.
 //
-// The mappings are those that cannot be written, so that there is nothing in them but the file. (A debugger's breakpoints
-// in them are forgotten.)
+// The mappings are those that cannot be written, so that there is nothing in them but the file (a debugger's breakpoints
+// in them are forgotten). That is not so where the program may be loaded anywhere (-buildmode=pie): there some were written, to
+// say where it is, before they were made read-only, and all of it stays.
 func letGoOfStart() {
 	debug.FreeOSMemory()
 	program, err := os.Readlink("/proc/self/exe")
 	if err != nil {
+		return
+	}
+	if !loadedWhereItSays(program) {
 		return
 	}
 	maps, err := os.Open("/proc/self/maps")
@@ -33,6 +39,20 @@ func letGoOfStart() {
 			_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, from, to-from, syscall.MADV_DONTNEED)
 		}
 	}
+}
+
+// loadedWhereItSays is true for an ELF file of the type ET_EXEC (elf(5)).
+func loadedWhereItSays(program string) bool {
+	f, err := os.Open(program)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var header [elf.EI_NIDENT + 2]byte
+	if _, err := f.ReadAt(header[:], 0); err != nil || string(header[:4]) != elf.ELFMAG {
+		return false
+	}
+	return elf.Type(binary.NativeEndian.Uint16(header[elf.EI_NIDENT:])) == elf.ET_EXEC
 }
 
 // programPages reads a line of /proc/self/maps (proc_pid_maps(5)) and is true for a private mapping of program that

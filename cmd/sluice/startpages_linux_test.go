@@ -1,10 +1,14 @@
 package main
 
 import (
+	"debug/elf"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"strings"
 	"testing"
+
+	"sluice/proxy/proxytest"
 )
 
 func TestOnlyReadOnlyPagesOfTheProgramAreLetGo(t *testing.T) {
@@ -53,4 +57,20 @@ func residentFile(t *testing.T) (kib int) {
 		kib += n
 	}
 	return kib
+}
+
+// What is loaded anywhere has pages that were written before they became read-only.
+func TestAProgramThatIsLoadedAnywhereKeepsItsPages(t *testing.T) {
+	header := func(kind elf.Type) string {
+		b := append([]byte(elf.ELFMAG), make([]byte, elf.EI_NIDENT-len(elf.ELFMAG))...)
+		return proxytest.File(t, "program", binary.NativeEndian.AppendUint16(b, uint16(kind)))
+	}
+	for file, want := range map[string]bool{
+		header(elf.ET_EXEC): true, header(elf.ET_DYN): false, proxytest.File(t, "short", []byte(elf.ELFMAG)): false,
+		proxytest.File(t, "script", []byte("#!/bin/sh\necho a script\n")): false, "/nowhere": false,
+	} {
+		if got := loadedWhereItSays(file); got != want {
+			t.Errorf("%s: %t, want %t", file, got, want)
+		}
+	}
 }
