@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -189,8 +190,10 @@ func (ex *exchange) openBlob(digest string) func(ctx context.Context, offset int
 			return resp.Body, nil
 		}
 		if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent {
+			text := (&passed{resp}).Error()
 			discard(resp)
-			return nil, &passed{resp}
+			// As text: the answer is ours, and upstream's has no body any more.
+			return nil, transient(errors.New(text), "blob %s of repository %s could not be read, its registry answered %s: try again", digest, ex.repo, resp.Status)
 		}
 		return resp.Body, nil
 	}

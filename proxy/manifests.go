@@ -167,13 +167,14 @@ func (ex *exchange) original(digest string, aliases []quarantine.Alias) (*localD
 		if err != nil {
 			return nil, err
 		}
-		if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden || resp.StatusCode >= 500 {
+		if resp.StatusCode == http.StatusNotFound {
+			discard(resp)
+			continue
+		}
+		if resp.StatusCode >= 300 { // it may be there: a puller takes "not found" as final
 			return nil, &passed{resp}
 		}
 		discard(resp)
-		if resp.StatusCode >= 300 {
-			continue
-		}
 		b, err := ex.findOriginal(digest)
 		if err != nil {
 			return nil, ex.storageTransient(err, "original document %s of repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)

@@ -63,6 +63,10 @@ func (ex *exchange) passResponse(resp *http.Response) {
 		writeFailure(ex.w, f)
 		return
 	}
+	if resp.Request != nil && resp.Request.Method == http.MethodHead && ex.r.Method != http.MethodHead && resp.StatusCode >= 300 {
+		writeFailure(ex.w, ex.refusedHead(resp))
+		return
+	}
 	h := ex.w.Header()
 	copyHeader(h, resp.Header)
 	if ex.up.Passthrough() {
@@ -88,6 +92,35 @@ func (ex *exchange) passResponse(resp *http.Response) {
 		ex.log.Info("answer cut", "method", ex.r.Method, "status", resp.StatusCode, "reason", err)
 		panic(http.ErrAbortHandler) // the client must not take a part for the whole
 	}
+}
+
+// refusedHead is upstream's refusal of a HEAD of Sluice's own, for a client that asked for something else: it waits for the
+// body that the Content-Length promises, and upstream sent none.
+func (ex *exchange) refusedHead(resp *http.Response) *Failure {
+	status, code := resp.StatusCode, "UNKNOWN"
+	switch {
+	case status == http.StatusUnauthorized:
+		code = codeUnauthorized
+	case status == http.StatusForbidden:
+		code = codeDenied
+	case status == http.StatusTooManyRequests:
+		code = codeTooManyRequests
+	case status == http.StatusMethodNotAllowed:
+		code = codeUnsupported
+	case status < 400: // it leads to something else than the client asked for
+		status, code = http.StatusBadGateway, codeUnavailable
+	case status >= 500:
+		code = codeUnavailable
+	}
+	f := refuse(status, code, "upstream answered %s to HEAD, by which sluice looked into %s for this request", resp.Status, ex.about())
+	f.Header = http.Header{}
+	for k, v := range resp.Header {
+		about := k == "Www-Authenticate" && ex.up.Passthrough() || k == "Retry-After" || strings.Contains(strings.ToLower(k), "ratelimit")
+		if about {
+			f.Header[k] = v
+		}
+	}
+	return f
 }
 
 // refusedCredentials is the answer when upstream refuses Sluice's own credentials. Passing a 401 on
