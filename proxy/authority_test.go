@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -203,4 +204,40 @@ func TestADeletedAttestationStaysDeleted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A token that ends in the middle of an upload that is held ends nothing else: who has signed in again goes on.
+func TestAHeldUploadOutlivesTheTokenItBeganWith(t *testing.T) {
+	now := time.Now()
+	var ended atomic.Bool
+	up := proxytest.NewDistribution(t, proxytest.UpstreamOptions{Wrap: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			if ended.Load() {
+				w.Header().Set("WWW-Authenticate", `Bearer realm="https://token.example/token"`)
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			next.ServeHTTP(w, q)
+		})
+	}})
+	r := newRig(t, up, clock(func() time.Time { return now }), with(passthrough))
+	ask := func(method, path string, body []byte) *answer {
+		t.Helper()
+		return r.request(method, path, body, "Authorization", alice)
+	}
+	statement := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy, StatementSize: 4096}).Statements()[0]
+	b := statement.Bytes()
+	// again sends something before and after signing in again.
+	again := func(method, path string, body []byte) *answer {
+		t.Helper()
+		now = now.Add(2 * time.Minute) // what upstream agreed to lately counts no more
+		ended.Store(true)
+		ask(method, path, body).want(t, http.StatusUnauthorized)
+		ended.Store(false)
+		return ask(method, path, body)
+	}
+	location := ask(http.MethodPost, "/v2/app/blobs/uploads/", nil).want(t, http.StatusAccepted).Header.Get("Location")
+	location = ask(http.MethodPatch, location, b[:2000]).want(t, http.StatusAccepted).Header.Get("Location")
+	location = again(http.MethodPatch, location, b[2000:3000]).want(t, http.StatusAccepted).Header.Get("Location")
+	again(http.MethodPut, put(location, statement.Digest), b[3000:]).want(t, http.StatusCreated)
 }

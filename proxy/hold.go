@@ -87,6 +87,23 @@ func (ex *exchange) mayHold(offset, length int64) error {
 	return ex.roomFor(length)
 }
 
+// mayHoldMore is the same in the middle of an upload. What is refused for good ends it; who must sign in again, or finds
+// upstream in trouble, goes on with it afterwards.
+func (ex *exchange) mayHoldMore(st *session.State, length int64) error {
+	if limit := int64(ex.p.cfg.MaxHeldBlob); st.Offset+max(length, 0) > limit {
+		ex.giveUp(st)
+		return ex.tooLarge()
+	}
+	if err := ex.passthroughMayWrite(); err != nil {
+		return err
+	}
+	if err := ex.roomFor(length); err != nil {
+		ex.giveUp(st)
+		return err
+	}
+	return nil
+}
+
 func (ex *exchange) tooLarge() error {
 	return refuse(http.StatusRequestEntityTooLarge, codeSizeInvalid,
 		"attestation blob for repository %s is larger than max_held_blob (%d bytes): raise max_held_blob in the configuration of sluice",
@@ -234,8 +251,7 @@ func (ex *exchange) assemble(st *session.State, digest string) error {
 
 // holdChunk keeps one PATCH of a held upload.
 func (ex *exchange) holdChunk(st *session.State, c *chunk) error {
-	if err := ex.mayHold(st.Offset, c.length); err != nil {
-		ex.giveUp(st)
+	if err := ex.mayHoldMore(st, c.length); err != nil {
 		return err
 	}
 	if c.length != 0 {
@@ -258,8 +274,7 @@ func (ex *exchange) holdChunk(st *session.State, c *chunk) error {
 
 // holdLast ends a held upload, with or without a last chunk on the PUT.
 func (ex *exchange) holdLast(st *session.State, digest string, c *chunk) error {
-	if err := ex.mayHold(st.Offset, c.length); err != nil {
-		ex.giveUp(st)
+	if err := ex.mayHoldMore(st, c.length); err != nil {
 		return err
 	}
 	if c.length != 0 {
