@@ -29,15 +29,19 @@ func (ex *exchange) deleteManifest() error {
 		}
 	}
 	ex.p.sent.forget(ex.repo, manifestPath(ref))
-	subject := ex.subjectUpstream(ref)
+	// From the list first: once the manifest is gone nobody can say whose referrer it was, and a try that comes after one
+	// that failed half-way would leave it listed for good (I7).
+	dropped, err := ex.dropReferrer(ref)
+	if err != nil {
+		return err
+	}
 	resp, err := ex.do(upstream.Request{Method: http.MethodDelete, Path: manifestPath(ref), Push: true})
 	if err != nil {
 		return err
 	}
-	if subject != "" && resp.StatusCode < 300 {
-		if err := ex.dropReferrer(subject, ref); err != nil {
-			discard(resp)
-			return err
+	if dropped != nil && resp.StatusCode >= 300 && resp.StatusCode < 500 && resp.StatusCode != http.StatusNotFound {
+		if err := ex.changeFallback(*dropped); err != nil { // a delete that upstream refuses changes nothing
+			ex.log.Warn("a referrer that upstream does not delete is no longer listed", "digest", ref, "reason", err)
 		}
 	}
 	if resp.StatusCode < 300 {
@@ -48,17 +52,31 @@ func (ex *exchange) deleteManifest() error {
 	return nil
 }
 
-// subjectUpstream is what a manifest that is about to be deleted refers to, so that it can be taken
-// out of a referrers tag that Sluice keeps.
-func (ex *exchange) subjectUpstream(ref string) string {
+// dropReferrer takes a manifest that is about to be deleted out of the list of its subject's referrers, if Sluice keeps
+// that. It tells what would put it there again.
+func (ex *exchange) dropReferrer(ref string) (again *referrerChange, err error) {
 	if !digestRef(ref) || !ex.peeks() {
-		return ""
+		return nil, nil
 	}
 	doc, err := ex.fetchManifest(ref)
-	if err != nil || doc.Subject == nil {
-		return "" // not there, or nobody's referrer: the delete itself will say
+	if err != nil {
+		if p, is := errors.AsType[*passed](err); is {
+			switch p.resp.StatusCode {
+			case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+				return nil, err
+			}
+			discard(p.resp)
+		}
+		return nil, nil // not there, or nobody's referrer: the delete itself will say
 	}
-	return doc.Subject.Digest
+	if doc.Subject == nil {
+		return nil, nil
+	}
+	subject := doc.Subject.Digest
+	if has, err := ex.upstreamHasReferrers(subject); has || err != nil {
+		return nil, err
+	}
+	return &referrerChange{subject: subject, entry: referrerDescriptor(doc, ref, mediaTypeOf(doc))}, ex.unlist(subject, ref)
 }
 
 func (ex *exchange) deleteLocal(digest string) (done bool, err error) {

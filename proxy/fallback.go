@@ -33,20 +33,12 @@ func (ex *exchange) takeOverReferrer(doc *ocidoc.Document, resp *http.Response) 
 	})
 }
 
-// dropReferrer is the same for a referrer that was deleted ("Deleting Manifests").
-func (ex *exchange) dropReferrer(subject, digest string) error {
-	if has, err := ex.upstreamHasReferrers(subject); has || err != nil {
-		return err
-	}
-	return ex.changeFallback(referrerChange{subject: subject, entry: ocispec.Descriptor{Digest: asDigest(digest)}, removed: true, allowed: true})
-}
-
 // A referrerChange is one entry more or less in the list of a subject's referrers.
 type referrerChange struct {
 	subject string
 	entry   ocispec.Descriptor // of one that is removed, the digest
 	removed bool
-	allowed bool // upstream has just let this client push or delete the referrer
+	allowed bool // upstream has just let this client push the referrer
 }
 
 const (

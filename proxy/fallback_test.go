@@ -202,3 +202,58 @@ func TestAReferrerIsAcceptedWhereTheRegistryGoesOnShowingTheOldList(t *testing.T
 	old.Store(false)
 	r.listsExactly(tree.Root.Digest, notes[0])
 }
+
+// I7: a delete of a referrer that fails half-way can be repeated, and then nothing lists what is gone.
+func TestADeletedReferrerIsNoLongerListedWhateverFailedFirst(t *testing.T) {
+	for what, fails := range map[string]func(*http.Request) bool{
+		"the question for the API": func(q *http.Request) bool { return strings.Contains(q.URL.Path, "/referrers/") },
+		"the new list":             func(q *http.Request) bool { return q.Method == http.MethodPut },
+		"the delete":               func(q *http.Request) bool { return q.Method == http.MethodDelete },
+	} {
+		t.Run(what, func(t *testing.T) {
+			var on, failed atomic.Bool
+			up := proxytest.NewDistribution(t, proxytest.UpstreamOptions{Delete: true, NoValidation: true, Wrap: func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+					if fails(q) && on.CompareAndSwap(true, false) {
+						failed.Store(true)
+						w.WriteHeader(http.StatusForbidden)
+						return
+					}
+					next.ServeHTTP(w, q)
+				})
+			}})
+			r := newRig(t, up)
+			tree := proxytest.Synthetic(proxytest.SyntheticOptions{Platforms: []string{"linux/amd64"}})
+			r.push(proxytest.BuildKit, "app", "1", tree)
+			notes := r.notes(tree.Root.Blob, "n", 2)
+			for _, n := range notes {
+				putNote(t, r.url(), n)
+			}
+			on.Store(true)
+			note := "/v2/app/manifests/" + ocidoc.DigestOf(notes[0])
+			if a := r.request(http.MethodDelete, note, nil); what != "the delete" {
+				a.want(t, http.StatusForbidden)
+				r.listsExactly(tree.Digest(), notes...) // nothing was deleted, so nothing is missing
+			}
+			if !failed.Load() {
+				t.Fatal("nothing failed, so this shows nothing")
+			}
+			r.request(http.MethodDelete, note, nil)
+			r.direct(http.MethodHead, note, nil, acceptAll...).want(t, http.StatusNotFound)
+			r.listsExactly(tree.Digest(), notes[1])
+		})
+	}
+}
+
+// Taking a referrer from the list comes before its delete, and is taken back where the registry deletes nothing.
+func TestAReferrerThatTheRegistryDoesNotDeleteStaysListed(t *testing.T) {
+	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{NoValidation: true}))
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Platforms: []string{"linux/amd64"}})
+	r.push(proxytest.BuildKit, "app", "1", tree)
+	notes := r.notes(tree.Root.Blob, "n", 2)
+	for _, n := range notes {
+		putNote(t, r.url(), n)
+	}
+	r.request(http.MethodDelete, "/v2/app/manifests/"+ocidoc.DigestOf(notes[0]), nil).want(t, http.StatusMethodNotAllowed, "UNSUPPORTED")
+	r.listsExactly(tree.Digest(), notes...)
+}
