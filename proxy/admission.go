@@ -12,7 +12,8 @@ import (
 func (p *Proxy) newAccess() (*access.Access, error) {
 	c := p.cfg.Access
 	o := access.Options{
-		Mode: access.Mode(c.Mode), Htpasswd: c.Htpasswd, Token: access.TokenOptions(c.Token),
+		// Without insecure only loopback is listened on.
+		Mode: access.Mode(c.Mode), Local: !c.Insecure, Htpasswd: c.Htpasswd, Token: access.TokenOptions(c.Token),
 		MTLS: access.MTLSOptions{ClientCA: p.cfg.TLS.ClientCA, Identity: string(c.MTLS.Identity)}, Logger: p.log, Now: p.now,
 	}
 	for _, i := range c.OIDC {

@@ -193,7 +193,7 @@ func TestAManifestThatIsFarTooLargeIsToldSoToAClientThatKeepsSending(t *testing.
 	}
 	defer conn.Close()
 	const size = 40 * mib
-	if _, err := fmt.Fprintf(conn, "PUT /v2/app/manifests/1 HTTP/1.1\r\nHost: sluice\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", ocidoc.MediaTypeOCIManifest, size); err != nil {
+	if _, err := fmt.Fprintf(conn, "PUT /v2/app/manifests/1 HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", ocidoc.MediaTypeOCIManifest, size); err != nil {
 		t.Fatal(err)
 	}
 	part := bytes.Repeat([]byte(" "), mib)

@@ -25,7 +25,7 @@ func TestALayerThatIsNotWhatTheClientSaidIsNowhere(t *testing.T) {
 				r.t.Fatal(err)
 			}
 			defer conn.Close()
-			_, _ = fmt.Fprintf(conn, "PUT %s HTTP/1.1\r\nHost: sluice\r\nContent-Length: %d\r\n\r\n", put(location, layer.Digest), 2*layer.Size)
+			_, _ = fmt.Fprintf(conn, "PUT %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", put(location, layer.Digest), 2*layer.Size)
 			_, _ = conn.Write(layer.Bytes())
 			_ = conn.(*net.TCPConn).CloseWrite()
 			if answer, _ := io.ReadAll(conn); strings.HasPrefix(string(answer), "HTTP/1.1 2") {

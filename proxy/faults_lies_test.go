@@ -58,7 +58,7 @@ func (r *rig) told(l lie, s sentThing, ended *atomic.Int64) string {
 	}
 	defer conn.Close()
 	before := ended.Load()
-	l.tell(conn.(*net.TCPConn), fmt.Sprintf("%s %s HTTP/1.1\r\nHost: sluice\r\nContent-Type: %s\r\n", s.method, s.path, s.mediaType), s.content)
+	l.tell(conn.(*net.TCPConn), fmt.Sprintf("%s %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\n", s.method, s.path, s.mediaType), s.content)
 	var answer []byte
 	if strings.HasPrefix(l.name, "hangs up") {
 		conn.Close()

@@ -52,7 +52,7 @@ func FuzzRoute(f *testing.F) {
 			return
 		}
 		r := httptest.NewRequest("GET", "/", nil)
-		r.Method, r.URL, r.RequestURI = method, u, path
+		r.Method, r.URL, r.RequestURI, r.Host = method, u, path, "localhost"
 		w := httptest.NewRecorder()
 		p.Handler().ServeHTTP(w, r)
 		if w.Code >= 200 && w.Code < 300 || w.Code >= 500 {

@@ -20,7 +20,7 @@ func (r *rig) startManifest(n int) net.Conn {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { c.Close() })
-	fmt.Fprintf(c, "PUT /v2/app/manifests/1 HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", ociIndex, 1<<20, strings.Repeat(" ", n))
+	fmt.Fprintf(c, "PUT /v2/app/manifests/1 HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", ociIndex, 1<<20, strings.Repeat(" ", n))
 	return c
 }
 

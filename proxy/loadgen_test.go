@@ -172,7 +172,7 @@ func (w way) begin(t testing.TB, base, repo, digest string, size int64) *transfe
 	if w.length {
 		framing = "Content-Length: " + strconv.FormatInt(size, 10)
 	}
-	if _, err := fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: sluice\r\nContent-Type: application/octet-stream\r\n%s\r\n\r\n", w.method, path, framing); err != nil {
+	if _, err := fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n%s\r\n\r\n", w.method, path, framing); err != nil {
 		t.Fatal(err)
 	}
 	return u

@@ -47,8 +47,8 @@ func TestRequestsThatCanBeReadInTwoWaysAreRefused(t *testing.T) {
 	}})
 	r := run(t, up, inmemory.New(), nil)
 	defer r.end()
-	const smuggled = "DELETE /v2/smuggled/app/manifests/1 HTTP/1.1\r\nHost: x\r\n\r\n"
-	patch := "PATCH /v2/app/blobs/uploads/x HTTP/1.1\r\nHost: x\r\n"
+	const smuggled = "DELETE /v2/smuggled/app/manifests/1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	patch := "PATCH /v2/app/blobs/uploads/x HTTP/1.1\r\nHost: localhost\r\n"
 	for _, tt := range []struct {
 		name, request string
 		// answers is how many the proxy may give: the request itself, and none to what is smuggled in its body.
@@ -69,8 +69,8 @@ func TestRequestsThatCanBeReadInTwoWaysAreRefused(t *testing.T) {
 		{"a chunk size that is no number", patch + "Transfer-Encoding: chunked\r\n\r\nzz\r\n" + smuggled, 1, ""},
 		{"a chunk size that overflows", patch + "Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n" + smuggled, 1, ""},
 		{"a chunk longer than its size", patch + "Transfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n0\r\n\r\n" + smuggled, 1, ""},
-		{"a broken chunk where nobody reads a body", "GET /v2/app/manifests/1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + smuggled, 1, ""},
-		{"a broken chunk at the version check", "GET /v2/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + smuggled, 1, ""},
+		{"a broken chunk where nobody reads a body", "GET /v2/app/manifests/1 HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + smuggled, 1, ""},
+		{"a broken chunk at the version check", "GET /v2/ HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + smuggled, 1, ""},
 		{"a broken chunk behind more than is read", patch + "Transfer-Encoding: chunked\r\n\r\n" + strings.Repeat("40000\r\n"+strings.Repeat("x", 0x40000)+"\r\n", 3) + "zz\r\n" + smuggled, 1, ""},
 		{"a folded header", patch + "X: a\r\n Content-Length: 60\r\n\r\n" + smuggled, 2, ""},
 		{"a header without a colon", patch + "Content-Length 60\r\n\r\n" + smuggled, 1, "400"},
@@ -80,7 +80,7 @@ func TestRequestsThatCanBeReadInTwoWaysAreRefused(t *testing.T) {
 		{"a host with a path", "GET /v2/ HTTP/1.1\r\nHost: a/../b\r\n\r\n", 1, "400"},
 		{"no version", "GET /v2/\r\n\r\n", 1, "400"},
 		{"another protocol", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 1, ""},
-		{"a line break in the path", "GET /v2/\nX: y HTTP/1.1\r\nHost: x\r\n\r\n", 1, "400"},
+		{"a line break in the path", "GET /v2/\nX: y HTTP/1.1\r\nHost: localhost\r\n\r\n", 1, "400"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := raw(t, r.config.Listen, tt.request)
@@ -141,17 +141,17 @@ func TestFloodsOfHeadersAreCutOff(t *testing.T) {
 	r := run(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), inmemory.New(), nil)
 	defer r.end()
 	for name, request := range map[string]string{
-		"one long header":    "GET /v2/ HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 256<<10) + "\r\n\r\n",
-		"many headers":       "GET /v2/ HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("X: y\r\n", 64<<10) + "\r\n",
-		"a long path":        "GET /v2/" + strings.Repeat("x", 256<<10) + " HTTP/1.1\r\nHost: x\r\n\r\n",
-		"trailers at length": "PATCH /v2/app/blobs/uploads/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + strings.Repeat("X: y\r\n", 64<<10) + "\r\n",
+		"one long header":    "GET /v2/ HTTP/1.1\r\nHost: localhost\r\nX: " + strings.Repeat("x", 256<<10) + "\r\n\r\n",
+		"many headers":       "GET /v2/ HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("X: y\r\n", 64<<10) + "\r\n",
+		"a long path":        "GET /v2/" + strings.Repeat("x", 256<<10) + " HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"trailers at length": "PATCH /v2/app/blobs/uploads/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + strings.Repeat("X: y\r\n", 64<<10) + "\r\n",
 	} {
 		got := raw(t, r.config.Listen, request)
 		if strings.HasPrefix(got, "HTTP/1.1 2") {
 			t.Errorf("%s: %.80q", name, got)
 		}
 	}
-	if got := raw(t, r.config.Listen, "GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200") {
+	if got := raw(t, r.config.Listen, "GET /v2/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200") {
 		t.Errorf("afterwards: %.80q", got)
 	}
 }
@@ -177,7 +177,7 @@ func TestSlowHeadersHoldUpNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		fmt.Fprint(c, "GET /v2/ HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+		fmt.Fprint(c, "GET /v2/ HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
 	}
 	c, err := net.Dial("tcp", r.config.Listen)
 	if err != nil {
@@ -185,7 +185,7 @@ func TestSlowHeadersHoldUpNobody(t *testing.T) {
 	}
 	defer c.Close()
 	start := time.Now()
-	fmt.Fprint(c, "GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")
+	fmt.Fprint(c, "GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil || resp.StatusCode != 200 || time.Since(start) > 5*time.Second {
 		t.Errorf("%v, %v after %s", resp, err, time.Since(start))

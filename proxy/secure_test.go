@@ -156,7 +156,7 @@ func TestAClientCertificateDecides(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	io.WriteString(conn, "GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")
+	io.WriteString(conn, "GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	if b, _ := io.ReadAll(conn); !strings.Contains(string(b), "400") {
 		t.Errorf("plain http is answered %q", b)
 	}

@@ -48,7 +48,7 @@ func TestAClientThatTricklesItsBodyIsCutOffAndHoldsUpNobody(t *testing.T) {
 				t.Fatal(err)
 			}
 			all.Go(func() { // the client
-				if _, err := io.WriteString(conn, c.head+"\r\nHost: x\r\n\r\n"+c.first); err != nil {
+				if _, err := io.WriteString(conn, c.head+"\r\nHost: localhost\r\n\r\n"+c.first); err != nil {
 					return
 				}
 				for tick := time.NewTicker(100 * time.Millisecond); ; {

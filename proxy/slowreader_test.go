@@ -32,7 +32,7 @@ func TestAClientThatDoesNotReadItsDownloadIsCutOff(t *testing.T) {
 		}
 		t.Cleanup(func() { c.Close() })
 		_ = c.(*net.TCPConn).SetReadBuffer(64 << 10)
-		fmt.Fprintf(c, "GET /v2/app/blobs/%s HTTP/1.1\r\nHost: x\r\n\r\n", digest)
+		fmt.Fprintf(c, "GET /v2/app/blobs/%s HTTP/1.1\r\nHost: localhost\r\n\r\n", digest)
 		in := bufio.NewReader(c)
 		resp, err := http.ReadResponse(in, nil)
 		if err != nil || resp.StatusCode != http.StatusOK {
@@ -61,7 +61,7 @@ func TestAClientThatDoesNotReadItsDownloadIsCutOff(t *testing.T) {
 			t.Errorf("%d bytes, %v", n, err)
 		}
 		time.Sleep(window + window/2) // the deadline of the first answer is not that of the second
-		fmt.Fprint(c, "GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")
+		fmt.Fprint(c, "GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
 		if resp, err := http.ReadResponse(in, nil); err != nil || resp.StatusCode != http.StatusOK {
 			t.Errorf("the next request: %v %v", resp, err)
 		}

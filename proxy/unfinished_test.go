@@ -18,8 +18,9 @@ func TestUploadsThatAreBegunAndLeftCostLittle(t *testing.T) {
 	up := proxytest.NewDistribution(t, proxytest.UpstreamOptions{Wrap: tr.Upstream.Handler})
 	r := newRig(t, up)
 	ask := func(method, path, body string) *httptest.ResponseRecorder {
-		w := httptest.NewRecorder()
-		r.proxy.Handler().ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
+		w, req := httptest.NewRecorder(), httptest.NewRequest(method, path, strings.NewReader(body))
+		req.Host = "localhost"
+		r.proxy.Handler().ServeHTTP(w, req)
 		return w
 	}
 	begin := func() {

@@ -115,7 +115,7 @@ func (c *client) dial(ctx context.Context) (*tls.Conn, bool) {
 func (c *client) begun(ctx context.Context, method, location string, length int) (*tls.Conn, bool) {
 	conn, ok := c.dial(ctx)
 	if ok {
-		_, _ = fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: sluice\r\nContent-Length: %d\r\n\r\n", method, strings.TrimPrefix(location, c.sluice.url()), length)
+		_, _ = fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", method, strings.TrimPrefix(location, c.sluice.url()), length)
 	}
 	return conn, ok
 }

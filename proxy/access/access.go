@@ -1,12 +1,12 @@
 // Package access says who a request comes from and what they may do.
 //
-// With none everybody is "anonymous". With htpasswd a user proves a password by Basic authentication. With token
-// the client brings a token of the operator's own token service, which also says what it may do (distribution's
-// token authentication). With oidc it brings an ID token that a CI system or a cluster has given it, as the password
-// of any user or as a bearer. With mtls its certificate says who it is. With passthrough Sluice proves nothing: the
-// client's credentials go to upstream, which judges them on every request, and what Sluice answers by itself it
-// answers only to credentials that upstream has accepted for the same repository. That is the caller's duty, and it
-// goes by all that the client presented. In that mode an Identity only tells clients apart.
+// With none everybody is "anonymous", unless a web page in a browser of this machine asks. With htpasswd a user proves a
+// password by Basic authentication. With token the client brings a token of the operator's own token service, which also
+// says what it may do (distribution's token authentication). With oidc it brings an ID token that a CI system or a
+// cluster has given it, as the password of any user or as a bearer. With mtls its certificate says who it is. With
+// passthrough Sluice proves nothing: the client's credentials go to upstream, which judges them on every request, and
+// what Sluice answers by itself it answers only to credentials that upstream has accepted for the same repository. That
+// is the caller's duty, and it goes by all that the client presented. In that mode an Identity only tells clients apart.
 package access
 
 import (
@@ -57,6 +57,7 @@ type Permission struct {
 // Options configure New.
 type Options struct {
 	Mode        Mode   // "" is None
+	Local       bool   // with None: only for requests that no web page can have sent
 	Htpasswd    string // file, for Htpasswd
 	Token       TokenOptions
 	OIDC        []Issuer
@@ -128,7 +129,7 @@ func New(o Options) (*Access, error) {
 	var err error
 	switch o.Mode {
 	case "", None:
-		a.mode = open{}
+		a.mode = open{o.Local}
 	case Passthrough:
 		a.mode = passthrough{}
 	case Htpasswd:
@@ -220,14 +221,6 @@ func (p Permission) allows(name, repository string, action Action) bool {
 	}
 	return false
 }
-
-// open lets everybody in.
-type open struct{}
-
-func (open) authenticate(*http.Request) (Identity, error) {
-	return Identity{Name: anonymous, Key: anonymous}, nil
-}
-func (open) challenge(Scope, bool) []string { return nil }
 
 // passthrough leaves it to upstream.
 type passthrough struct{}

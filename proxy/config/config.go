@@ -63,7 +63,7 @@ type Access struct {
 	Token       TokenService `yaml:"token"`
 	OIDC        []OIDCIssuer `yaml:"oidc"`
 	MTLS        MTLS         `yaml:"mtls"`
-	Insecure    bool         `yaml:"insecure"` // allows mode none on an address that others can reach
+	Insecure    bool         `yaml:"insecure"` // allows mode none on an address that others can reach, and by any name
 	Permissions []Permission `yaml:"permissions"`
 	// MaxHeldPerIdentity bounds what one identity may hold in quarantine that no index
 	// claims; 0 = no bound.
