@@ -31,7 +31,7 @@ func (p *pushed) add(s *sluice, repo string, tree, plain *proxytest.Tree) {
 	p.all[push{s, repo, tree.Digest(), plain.Digest()}] = true
 }
 
-const pulls = 500 // of each process; reading them all takes longer than a soak
+const pulls = 100 // of each process; reading them all takes longer than a soak
 
 var notKept = regexp.MustCompile(`msg="pushed without keeping attestations.* original=(sha256:[0-9a-f]{64})`)
 
