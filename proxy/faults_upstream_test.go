@@ -176,6 +176,17 @@ func TestASuccessThatNoRegistryGivesIsNoneForALayer(t *testing.T) {
 	}
 }
 
+// I6: what Sluice asks on the way to the tag is answered by a success that is none. That must not become the answer to the
+// client: crane takes 202 for its tag, too.
+func TestASuccessThatIsNoAnswerToWhatWasAskedIsNotTheClients(t *testing.T) {
+	r, m, c, tree, plain := moodyRig(t)
+	m.mood.Store(&mood{is(http.MethodGet, "/manifests/"), func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+		w.WriteHeader(http.StatusAccepted)
+	}})
+	r.request(http.MethodPut, "/v2/app/manifests/1", tree.Root.Bytes(), "Content-Type", tree.Root.MediaType).want(t, http.StatusBadGateway, "UNAVAILABLE")
+	m.check(r, c, tree, plain)
+}
+
 // A client that gives up on a registry that hangs takes its request with it.
 func TestAHangingUpstreamHoldsNobodyLongerThanTheClientWaits(t *testing.T) {
 	for _, s := range steps() {

@@ -186,9 +186,15 @@ func (ex *exchange) finish(err error, took time.Duration) {
 		return
 	}
 	if p, is := errors.AsType[*passed](err); is {
-		ex.passResponse(p.resp)
-		drain(ex.w, ex.r)
-		return
+		if p.resp.StatusCode >= 300 {
+			ex.passResponse(p.resp)
+			drain(ex.w, ex.r)
+			return
+		}
+		// A success that is no answer to what was asked, such as 202 to a GET, ended a request that has not been done: passed
+		// on, it would say that it has (I6).
+		discard(p.resp)
+		err = refuse(http.StatusBadGateway, codeUnavailable, "%s: is something else than a registry in between?", p.Error())
 	}
 	f, is := errors.AsType[*Failure](err)
 	switch {
