@@ -194,7 +194,8 @@ func (ex *exchange) finish(err error, took time.Duration) {
 		// A success that is no answer to what was asked, such as 202 to a GET, ended a request that has not been done: passed
 		// on, it would say that it has (I6).
 		discard(p.resp)
-		err = refuse(http.StatusBadGateway, codeUnavailable, "%s: is something else than a registry in between?", p.Error())
+		err = refuse(http.StatusBadGateway, codeUnavailable, "upstream answered %s to a %s for %s, which is no answer to that: is something else than a registry in between?",
+			p.resp.Status, p.resp.Request.Method, ex.about())
 	}
 	f, is := errors.AsType[*Failure](err)
 	switch {
