@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"sluice/filters"
@@ -116,13 +117,18 @@ func (ex *exchange) headStatement(digest string) error {
 	return ex.serveHeld(digest, held)
 }
 
-// A held is a blob that Sluice has and upstream lacks.
+// A held is a blob that Sluice has and upstream lacks. It can be closed while it is read: an upstream that answers in the
+// middle of a body leaves its Transport reading for a moment.
 type held struct {
 	size int64
 	open func(ctx context.Context, offset int64) (io.ReadCloser, error)
-	rc   io.ReadCloser
+	rc   io.ReadCloser // of the Read that runs, if one does
 	ctx  context.Context
 	pos  int64
+
+	mu      sync.Mutex
+	reading bool
+	closed  bool
 }
 
 // heldBlob finds a blob in quarantine or among what is stored, for whoever may read it. nil is
@@ -170,6 +176,10 @@ func (ex *exchange) serveHeld(digest string, h *held) error {
 
 // Read and Seek make a held blob what http.ServeContent wants, opened only where it is read.
 func (h *held) Read(b []byte) (int, error) {
+	if !h.begin() {
+		return 0, io.ErrClosedPipe
+	}
+	defer h.end()
 	if h.pos >= h.size {
 		return 0, io.EOF
 	}
@@ -185,6 +195,22 @@ func (h *held) Read(b []byte) (int, error) {
 	return n, err
 }
 
+func (h *held) begin() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.reading = !h.closed
+	return h.reading
+}
+
+// end closes what was opened when nobody wanted it any more.
+func (h *held) end() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.reading = false; h.closed {
+		_ = h.drop()
+	}
+}
+
 func (h *held) Seek(offset int64, whence int) (int64, error) {
 	switch whence {
 	case io.SeekCurrent:
@@ -196,13 +222,24 @@ func (h *held) Seek(offset int64, whence int) (int64, error) {
 		return 0, errors.New("seek before the start of a blob")
 	}
 	if offset != h.pos {
-		_ = h.Close()
+		_ = h.drop()
 		h.pos = offset
 	}
 	return offset, nil
 }
 
+// Close waits for no Read: it may be one from a storage that hangs, and ends with the request.
 func (h *held) Close() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed = true
+	if h.reading {
+		return nil
+	}
+	return h.drop()
+}
+
+func (h *held) drop() error {
 	if h.rc == nil {
 		return nil
 	}
