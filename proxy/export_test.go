@@ -69,3 +69,6 @@ func (p *Proxy) LostCalls() int { return p.lost.Calls() }
 
 // SlowTime is for how long a client is waited for that hardly sends anything. It is set before the first request.
 func (p *Proxy) SlowTime(d time.Duration) { p.slowBodies.window = d }
+
+// ManifestTime is for how long the rest of a large manifest is waited for. It is set before the first request.
+func (p *Proxy) ManifestTime(d time.Duration) { p.manifestTime = d }

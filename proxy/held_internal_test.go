@@ -65,9 +65,6 @@ func TestAHeldBlobThatIsClosedWhileItIsReadLeavesNothingOpen(t *testing.T) {
 			if n, err := h.Read(make([]byte, 4)); n != 0 || !errors.Is(err, io.ErrClosedPipe) {
 				t.Errorf("a Read after that: %d bytes, %v", n, err)
 			}
-			if err := h.Close(); err != nil {
-				t.Error(err)
-			}
 			if opened, closed := c.opened.Load(), c.closed.Load(); opened != 1 || closed != 1 {
 				t.Errorf("opened %d times, closed %d times", opened, closed)
 			}

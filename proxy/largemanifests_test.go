@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -59,4 +60,27 @@ func TestFewLargeManifestsAreInMemoryAtOnce(t *testing.T) {
 		c.Close()
 	}
 	r.request(http.MethodPut, "/v2/app/manifests/2", large, "Content-Type", ociIndex).want(t, http.StatusCreated)
+}
+
+// Whoever has one of the few places and hardly sends anything loses it, long before it would be cut off as a slow body.
+func TestALargeManifestThatTricklesDoesNotHoldUpOthers(t *testing.T) {
+	r := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{}))
+	r.proxy.ManifestTime(time.Second)
+	var open []net.Conn
+	for range 8 {
+		open = append(open, r.startManifest(100<<10)) // the rest never comes
+	}
+	large := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[%s]}`, ociIndex, strings.Repeat(" ", 100<<10))
+	r.request(http.MethodPut, "/v2/app/manifests/2", large, "Content-Type", ociIndex).want(t, http.StatusCreated)
+	for _, c := range open {
+		_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said, _ := io.ReadAll(resp.Body)
+		if resp.StatusCode != http.StatusBadRequest || !strings.Contains(string(said), "the client sent less than the whole manifest while it was waited for for 1s") {
+			t.Errorf("%s: %s", resp.Status, said)
+		}
+	}
 }

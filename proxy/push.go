@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"time"
 
@@ -85,7 +86,9 @@ func (ex *exchange) readManifest(ref string) (body []byte, release func(), err e
 		if release, err = ex.roomForManifest(); err != nil {
 			return nil, nil, err
 		}
-		body, err = fill(ex.r.Body, slices.Grow(body, int(max(ex.r.ContentLength+1-believed, believed))), ocidoc.MaxBytes+1)
+		body, err = ex.inTime(ex.p.manifestTime, func() ([]byte, error) {
+			return fill(ex.r.Body, slices.Grow(body, int(max(ex.r.ContentLength+1-believed, believed))), ocidoc.MaxBytes+1)
+		})
 	}
 	switch {
 	case err != nil:
@@ -109,6 +112,8 @@ const (
 	largeManifests = 8
 	// roomPatience is how long one waits for the others.
 	roomPatience = 10 * time.Second
+	// manifestTime is how long the rest of one may take, whose room others wait for: 140 KiB/s for the largest.
+	manifestTime = 30 * time.Second
 )
 
 // roomForManifest lets a large manifest be read. With passthrough anybody may send one, so upstream is asked first whether
@@ -126,6 +131,21 @@ func (ex *exchange) roomForManifest() (release func(), err error) {
 		return nil, transient(err, "%d manifests of more than 64 KiB are being pushed already, and sluice keeps no more in memory; try again", largeManifests)
 	}
 	return func() { ex.p.largeManifests.Release(1) }, nil
+}
+
+// inTime reads the rest of a large manifest. A body that hardly comes is cut off as others are: the deadline of slowBodies
+// is in the past, and is not taken back here.
+func (ex *exchange) inTime(d time.Duration, read func() ([]byte, error)) ([]byte, error) {
+	rc := http.NewResponseController(ex.w)
+	_ = rc.SetReadDeadline(time.Now().Add(d))
+	body, err := read()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, &errTooSlow{"the whole manifest", d.String()}
+	}
+	if err == nil {
+		_ = rc.SetReadDeadline(time.Time{}) // the server goes on reading, to see whether the client is still there
+	}
+	return body, err
 }
 
 // believed is how much memory a length is worth that somebody only says.

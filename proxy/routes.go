@@ -199,7 +199,7 @@ func (ex *exchange) finish(err error, took time.Duration) {
 	}
 	f, is := errors.AsType[*Failure](err)
 	switch {
-	case ex.r.Context().Err() != nil:
+	case ex.r.Context().Err() != nil && !tooSlow(err):
 		ex.log.Info("client went away", "method", ex.r.Method, "took", took)
 		panic(http.ErrAbortHandler) // nothing can be said any more; the connection must not be reused
 	case is:

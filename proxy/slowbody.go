@@ -24,6 +24,13 @@ func (e *errTooSlow) Error() string {
 	return fmt.Sprintf("the client sent less than %s while it was waited for for %s", e.bytes, e.within)
 }
 
+// tooSlow is true for a client that was cut off and is still there: net/http ends the context of a request whose body
+// cannot be read, as if it had gone.
+func tooSlow(err error) bool {
+	_, is := errors.AsType[*errTooSlow](err)
+	return is
+}
+
 // slowBodies looks at all bodies that are being read, now and then, and cuts off clients that send theirs byte by byte, or
 // not at all. http.Server's ReadTimeout would be for whole layers, however large; a timer for each body would cost a small
 // one as much as reading it.

@@ -108,7 +108,7 @@ func (ex *exchange) peek(c *chunk, last bool) (filters.Guess, error) {
 
 // bodyError is a body that could not be read to its end: nearly always a client that went away.
 func bodyError(ex *exchange, err error) error {
-	if ctxErr := ex.ctx().Err(); ctxErr != nil {
+	if ctxErr := ex.ctx().Err(); ctxErr != nil && !tooSlow(err) {
 		return ctxErr
 	}
 	return refuse(http.StatusBadRequest, codeBlobUploadInvalid, "request body for repository %s ended early: %v", ex.repo, err).because(err)
