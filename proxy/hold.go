@@ -308,11 +308,5 @@ func (ex *exchange) sendBlob(digest string, content []byte) error {
 		Method: http.MethodPut, Location: location, Query: queryDigest(digest), Push: true,
 		Header: http.Header{"Content-Type": {"application/octet-stream"}}, Replay: content, ContentLength: int64(len(content)),
 	})
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode == http.StatusNotFound && ex.arrived(digest) {
-		resp.StatusCode = http.StatusCreated
-	}
-	return ex.taken(resp, digest)
+	return ex.closed(resp, err, digest)
 }

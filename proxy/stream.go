@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"sluice/filters"
 	"sluice/filters/ocidoc"
@@ -289,13 +291,7 @@ func (ex *exchange) streamLast(st *session.State, digest string, c *chunk, range
 		Method: http.MethodPut, Location: st.Location, Query: url.Values{"digest": {digest}}, Push: true,
 		Header: chunkHeader(st, length, ranged), Body: body, ContentLength: length,
 	})
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode == http.StatusNotFound && ex.arrived(digest) {
-		resp.StatusCode = http.StatusCreated // the answer to the first of two tries was lost
-	}
-	if err := ex.taken(resp, digest); err != nil {
+	if err := ex.closed(resp, err, digest); err != nil {
 		return err
 	}
 	ex.p.progress.done(st.ID)
@@ -306,6 +302,21 @@ func (ex *exchange) streamLast(st *session.State, digest string, c *chunk, range
 		ex.dropParts(st)
 	}
 	return ex.answerBlob(digest)
+}
+
+// closed says whether the end of an upload brought the blob, of its answer or of the lack of one: a blob that is in this
+// repository is what the client wants to hear of, whoever closed the session.
+func (ex *exchange) closed(resp *http.Response, err error, digest string) error {
+	switch {
+	case err != nil && (!upstream.Lost(err) || ex.ctx().Err() != nil || !ex.arrived(digest)):
+		return err
+	case err != nil:
+		ex.log.Info("the answer to the end of an upload was lost, and the blob is there", "blob", digest, "reason", err)
+		return nil
+	case resp.StatusCode == http.StatusNotFound && ex.arrived(digest):
+		resp.StatusCode = http.StatusCreated // the answer to the first of two tries was lost
+	}
+	return ex.taken(resp, digest)
 }
 
 // taken says of the answer to the end of an upload whether the blob is there, and is done with it: 201 (distribution-spec,
@@ -323,9 +334,14 @@ func (ex *exchange) taken(resp *http.Response, digest string) error {
 		"upstream answered %s to the push of blob %s for repository %s, and not that it has it: is something else than a registry in between?", resp.Status, digest, ex.repo)
 }
 
-// arrived tells whether upstream has a blob although it does not know its upload any more.
+// arrivedTimeout is what a client waits longer for an error, where upstream does not answer this either.
+const arrivedTimeout = 10 * time.Second
+
+// arrived tells whether upstream has a blob although it does not know its upload any more, or did not say.
 func (ex *exchange) arrived(digest string) bool {
-	resp, err := ex.do(upstream.Request{Method: http.MethodHead, Path: blobPath(digest)})
+	ctx, cancel := context.WithTimeout(ex.ctx(), arrivedTimeout)
+	defer cancel()
+	resp, err := ex.doContext(ctx, upstream.Request{Method: http.MethodHead, Path: blobPath(digest)})
 	if err != nil {
 		return false
 	}

@@ -157,7 +157,11 @@ func (r *Registry) attempt(ctx context.Context, p *plan, u *url.URL, authorizati
 		payload = h1.NewBody(p.replay)
 		req.Body, req.ContentLength = payload, int64(len(p.replay))
 	}
-	resp, err := r.roundTrip(p.operation(), req)
+	transport := r.quick
+	if p.ends {
+		transport = r.closing
+	}
+	resp, err := r.roundTrip(p.operation(), transport, req)
 	p.lent = p.lent || payload != nil && payload.Lent()
 	if err != nil && (errors.Is(err, h1.ErrHeaderTimeout) || strings.HasSuffix(err.Error(), "timeout awaiting response headers")) { // net/http's has no name
 		err = errHeaderTimeout
@@ -180,8 +184,12 @@ func (r *Registry) bounded(ctx context.Context, p *plan, u *url.URL, header http
 		req.Body = io.NopCloser(bytes.NewReader(p.replay)) // a type that http.Transport sends together with the headers
 		req.ContentLength = int64(len(p.replay))
 	}
-	timer := time.AfterFunc(r.headerTimeout, func() { cancel(errHeaderTimeout) })
-	resp, err := r.roundTrip(p.operation(), req)
+	timeout := r.headerTimeout
+	if p.ends {
+		timeout = r.patience
+	}
+	timer := time.AfterFunc(timeout, func() { cancel(errHeaderTimeout) })
+	resp, err := r.roundTrip(p.operation(), r.transport, req)
 	timer.Stop()
 	if err != nil {
 		cancel(nil)
@@ -208,7 +216,7 @@ func (r *Registry) stream(ctx context.Context, p *plan, req *http.Request) (*htt
 		})
 	}
 	req.Body, req.ContentLength = b, p.length
-	resp, err := r.roundTrip(p.operation(), req.WithContext(ctx))
+	resp, err := r.roundTrip(p.operation(), r.transport, req.WithContext(ctx))
 	if err != nil {
 		b.seal()
 		b.free()

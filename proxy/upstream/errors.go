@@ -35,6 +35,9 @@ var (
 	ErrBody = errors.New("request body not readable to its end")
 )
 
+// Lost is true for an error of Do when the registry may have done what it was asked, and its answer was lost on the way.
+func Lost(err error) bool { return errors.Is(err, ErrUnreachable) && !refused(err) }
+
 // kind gives an error a sentinel without putting the sentinel's text in front of it.
 type kind struct {
 	sentinel error

@@ -48,11 +48,11 @@ func (p *plan) operation() string {
 }
 
 // roundTrip is the only way to the transport.
-func (r *Registry) roundTrip(operation string, req *http.Request) (*http.Response, error) {
+func (r *Registry) roundTrip(operation string, over http.RoundTripper, req *http.Request) (*http.Response, error) {
 	if r.tracer != nil {
 		var end func(int, error)
 		req, end = r.tracer.Sent(req, operation, operation != opToken && r.origin(req.URL))
-		resp, err := r.timed(operation, req)
+		resp, err := r.timed(operation, over, req)
 		status := 0
 		if err == nil {
 			status = resp.StatusCode
@@ -60,19 +60,15 @@ func (r *Registry) roundTrip(operation string, req *http.Request) (*http.Respons
 		end(status, err)
 		return resp, err
 	}
-	return r.timed(operation, req)
+	return r.timed(operation, over, req)
 }
 
-func (r *Registry) timed(operation string, req *http.Request) (*http.Response, error) {
-	transport := r.transport
-	if r.quick != nil && operation != opStream {
-		transport = r.quick
-	}
+func (r *Registry) timed(operation string, over http.RoundTripper, req *http.Request) (*http.Response, error) {
 	if r.observer == nil {
-		return transport.RoundTrip(req)
+		return over.RoundTrip(req)
 	}
 	start := r.now()
-	resp, err := transport.RoundTrip(req)
+	resp, err := over.RoundTrip(req)
 	if err == nil {
 		r.observer.Answered(operation, resp.StatusCode, r.now().Sub(start))
 	}

@@ -56,6 +56,7 @@ type plan struct {
 	sent   bool // header has been given to the transport, which reads it until the attempt ends
 	repeat bool // idempotent: repeated on connection errors and transient answers
 	post   bool // opens a session at most: repeated when no answer came
+	ends   bool // ends an upload: the registry may have much to do before it answers
 }
 
 func (r *Registry) plan(q Request) (*plan, error) {
@@ -83,6 +84,7 @@ func (r *Registry) plan(q Request) (*plan, error) {
 	switch p.q.Method {
 	case http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete:
 		p.repeat = p.stream == nil
+		p.ends = p.q.Method == http.MethodPut && q.Location != ""
 	case http.MethodPost:
 		p.post = p.stream == nil && len(p.replay) == 0
 	}

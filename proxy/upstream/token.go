@@ -50,8 +50,12 @@ func (r *Registry) fetchToken(ctx context.Context, s service, scopes []string, c
 		}
 		return req.WithContext(ctx)
 	}
+	over := r.quick
+	if over == nil {
+		over = r.transport
+	}
 	for try := r.newRetry(); ; {
-		resp, err := r.roundTrip(opToken, build())
+		resp, err := r.roundTrip(opToken, over, build())
 		if err != nil {
 			if try.again(ctx, 0) {
 				continue

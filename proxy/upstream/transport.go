@@ -15,6 +15,10 @@ import (
 	"sluice/proxy/internal/h1"
 )
 
+// patience is how long the end of an upload may take: registries on object storage copy and check a large layer before they
+// answer, which takes minutes.
+const patience = 15 * time.Minute
+
 // newTransports connect to a registry over the network: one for bodies that stream, and a quick one for all else, which
 // are the most. Nothing limits the connections: a limit would let slow uploads starve manifests. The first one's own
 // buffers are small, since bodies go past them (conn.go).
@@ -46,9 +50,8 @@ func newTransports(ca string, quickTimeout time.Duration, log *slog.Logger) (bul
 		MaxIdleConnsPerHost: maxIdle,
 		IdleConnTimeout:     idleTimeout,
 		DisableCompression:  true, // digests are of the bytes as they are
-		// Only a backstop: after the last byte of a large layer, registries on object storage copy it
-		// before they answer, which takes minutes. What a client waits for is the context's business.
-		ResponseHeaderTimeout:  15 * time.Minute,
+		// Only a backstop: what a client waits for is the context's business.
+		ResponseHeaderTimeout:  patience,
 		ExpectContinueTimeout:  expectTimeout,
 		MaxResponseHeaderBytes: maxHeader,
 		ForceAttemptHTTP2:      false, // see the package comment

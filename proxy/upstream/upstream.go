@@ -45,6 +45,7 @@ type Registry struct {
 	log       *slog.Logger
 	transport http.RoundTripper
 	quick     http.RoundTripper // for requests without a streamed body; nil: transport, under a context that bounds the wait
+	closing   http.RoundTripper // quick's, with more patience: for the end of an upload; nil like that
 	auth      *authorizer
 	pace      *pacer
 	send      sender
@@ -60,6 +61,7 @@ type Registry struct {
 	sleep         func(ctx context.Context, d time.Duration) error
 	jitter        func() float64 // [0,1)
 	headerTimeout time.Duration
+	patience      time.Duration // headerTimeout for the end of an upload
 }
 
 // New makes a Registry. It opens no connection and asks no credential helper.
@@ -75,6 +77,7 @@ func New(o Options) (*Registry, error) {
 		sleep:         sleep,
 		jitter:        rand.Float64,
 		headerTimeout: 60 * time.Second,
+		patience:      patience,
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
@@ -121,7 +124,7 @@ func New(o Options) (*Registry, error) {
 		if err != nil {
 			return nil, fmt.Errorf("upstream %s: %w", r.base.Host, err)
 		}
-		r.transport, r.quick = bulk, quick
+		r.transport, r.quick, r.closing = bulk, quick, quick.Within(r.patience, bulk)
 	}
 	life, stop := context.WithCancel(context.Background())
 	r.auth = &authorizer{

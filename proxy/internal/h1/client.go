@@ -53,16 +53,35 @@ type host struct {
 
 // RoundTrip sends a request.
 func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
+	return c.roundTrip(req, c.HeaderTimeout, c.Other)
+}
+
+// Within is the client with another HeaderTimeout, and another Other that has the same one. The connections are the same.
+func (c *Client) Within(headerTimeout time.Duration, other http.RoundTripper) http.RoundTripper {
+	return &within{c, headerTimeout, other}
+}
+
+type within struct {
+	*Client
+	headerTimeout time.Duration
+	other         http.RoundTripper
+}
+
+func (w *within) RoundTrip(req *http.Request) (*http.Response, error) {
+	return w.roundTrip(req, w.headerTimeout, w.other)
+}
+
+func (c *Client) roundTrip(req *http.Request, timeout time.Duration, other http.RoundTripper) (*http.Response, error) {
 	payload, ok := inMemory(req)
 	if !ok {
-		return c.Other.RoundTrip(forOther(req, payload))
+		return other.RoundTrip(forOther(req, payload))
 	}
 	h, err := c.host(req)
 	if err != nil {
 		return nil, err
 	}
 	if h.other {
-		return c.Other.RoundTrip(forOther(req, payload))
+		return other.RoundTrip(forOther(req, payload))
 	}
 	ctx := req.Context()
 	if err := ctx.Err(); err != nil {
@@ -75,7 +94,7 @@ func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 				return nil, err
 			}
 		}
-		resp, err := cn.exchange(req, payload)
+		resp, err := cn.exchange(req, payload, timeout)
 		if err == nil {
 			return resp, nil // and the connection may be another request's already
 		}

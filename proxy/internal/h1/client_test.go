@@ -238,6 +238,10 @@ func TestAnAnswerThatDoesNotComeIsATimeout(t *testing.T) {
 	if _, _, err := do(t, c, "GET", s.url(), ""); !errors.Is(err, ErrHeaderTimeout) {
 		t.Errorf("%v", err)
 	}
+	c.HeaderTimeout = time.Minute
+	if _, err := c.Within(50*time.Millisecond, nil).RoundTrip(request(t, "GET", s.url(), "")); !errors.Is(err, ErrHeaderTimeout) {
+		t.Errorf("with less patience: %v", err)
+	}
 }
 
 // The timeout is the header's: a large blob takes its time.

@@ -73,8 +73,8 @@ func (c *conn) empty() bool {
 }
 
 // exchange sends a request and reads the head of its answer. After an error the connection is closed.
-func (c *conn) exchange(req *http.Request, payload []byte) (*http.Response, error) {
-	h, err := c.ask(req, payload)
+func (c *conn) exchange(req *http.Request, payload []byte, timeout time.Duration) (*http.Response, error) {
+	h, err := c.ask(req, payload, timeout)
 	if err != nil {
 		err = c.explain(err)
 		c.drop()
@@ -133,12 +133,12 @@ func (c *conn) wait(end time.Time) {
 }
 
 // ask is the exchange itself.
-func (c *conn) ask(req *http.Request, payload []byte) (h head, err error) {
+func (c *conn) ask(req *http.Request, payload []byte, timeout time.Duration) (h head, err error) {
 	c.ctx, c.stop, c.answered, c.wrote = req.Context(), nil, false, false
 	began := time.Now()
-	end := began.Add(c.client.HeaderTimeout)
-	if c.writeBy.Before(end) { // not for each request: it costs as much as a small read
-		c.writeBy = end.Add(c.client.HeaderTimeout / 4)
+	end := began.Add(timeout)
+	if by := began.Add(c.client.HeaderTimeout); c.writeBy.Before(by) { // not for each request: it costs as much as a small read
+		c.writeBy = by.Add(c.client.HeaderTimeout / 4)
 		_ = c.nc.SetWriteDeadline(c.writeBy)
 	}
 	b, err := appendRequest(c.scratch[:0], req, payload)

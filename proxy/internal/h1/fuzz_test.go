@@ -55,7 +55,7 @@ func FuzzAnswer(f *testing.F) {
 		client.hosts = map[origin]*host{{}: h}
 		nc := &scripted{strings.NewReader(wire)}
 		cn := newConn(client, h, nc)
-		got, err := cn.exchange(req, nil)
+		got, err := cn.exchange(req, nil, time.Minute)
 		if err != nil {
 			return // stricter is fine
 		}
