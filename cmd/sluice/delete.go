@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/spf13/cobra"
@@ -20,7 +22,9 @@ there as well.
 
 One that the image's index lists itself, such as after attestations: forward, stays too:
 registries and clients take an index for broken when an entry is missing. Delete that index,
-or push the image again through Sluice with attestations: store.`,
+or push the image again through Sluice with attestations: store. A single image by its digest is
+refused, since that does not lead to an index that may list its attestations: give the tag, or
+the digest of the index.`,
 		Example: `  sluice attestations export localhost:5000/app:1 --dir attestations
   sluice attestations delete localhost:5000/app:1 --yes`,
 		Args: exactly("IMAGE"),
@@ -34,12 +38,18 @@ or push the image again through Sluice with attestations: store.`,
 		if *yes {
 			scope = transport.DeleteScope
 		}
-		repo, found, _, err := s.find(cmd.Context(), args[0], scope)
+		repo, found, digest, err := s.find(cmd.Context(), args[0], scope)
 		if err != nil {
 			return err
 		}
 		if len(found) == 0 {
 			return s.none(args[0])
+		}
+		// BuildKit's attestations with oci-artifact=true are referrers of the image, and entries of an index all the same.
+		single := func(x statement) bool { return x.Image == digest }
+		if strings.Contains(args[0], "@") && slices.ContainsFunc(found, single) {
+			return fmt.Errorf("nothing was deleted: %s is a single image, and an index that lists its attestations would be broken without them; "+
+				"give the tag, or the digest of the index", args[0])
 		}
 		done, kept := map[string]bool{}, map[string]bool{}
 		for _, x := range found {
