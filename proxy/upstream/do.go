@@ -90,17 +90,19 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 			renewals++
 			if !whole {
 				r.auth.forget(l) // for the next request; this one's bytes are gone
-				if stale {
-					discard(resp)
-					return nil, errorf(ErrRenewed, nil, "upstream %s refused its token while a body was sent to repository %s; send it again", r.base.Host, p.q.Repository)
-				}
-				return resp, nil
 			}
 			if l.scopes == nil { // nobody has asked for them yet
 				l.scopes = scopes(p.q)
 				l.key = key(l.scopes)
 			}
 			next, better, err := r.auth.renew(ctx, l, challenges(resp.Header))
+			if !whole {
+				if stale || err == nil && better {
+					discard(resp)
+					return nil, errorf(ErrRenewed, nil, "upstream %s refused its token while a body was sent to repository %s; send it again", r.base.Host, p.q.Repository)
+				}
+				return resp, nil
+			}
 			if err != nil {
 				if stale && silent(resp) && ctx.Err() == nil && !r.auth.lapsed(l) {
 					return resp, nil // the doubt was only one: what the registry says counts
