@@ -26,7 +26,8 @@ const (
 	keysStale  = 24 * time.Hour   // how long they are used while the issuer cannot be reached
 	keysPause  = 10 * time.Second // between two fetches: anybody can send a token that names an unknown key
 	fetchTime  = 10 * time.Second
-	maxFetched = 1 << 20 // of a discovery document or a key set
+	fetchWait  = time.Second // for newer keys, by who has some that may be used
+	maxFetched = 1 << 20     // of a discovery document or a key set
 )
 
 // errKeys is trouble in getting an issuer's keys: not the fault of whoever sent the token.
@@ -184,12 +185,21 @@ func (s *keySet) current(ctx context.Context, again bool) ([]jose.JSONWebKey, er
 	s.mu.Lock()
 	old := len(s.keys) == 0 || s.now().Sub(s.fetched) >= keysFresh
 	due := s.tried.IsZero() || s.now().Sub(s.tried) >= keysPause
+	usable := s.usable()
 	s.mu.Unlock()
 	if (old || again) && due {
-		_, _, _ = s.flights.Do("", func() (any, error) {
+		done := s.flights.DoChan("", func() (any, error) {
 			s.refresh(context.WithoutCancel(ctx)) // others wait for the same keys
 			return nil, nil
 		})
+		if usable && !again {
+			select { // an issuer that hangs holds no login up; it ends by itself after fetchTime
+			case <-done:
+			case <-time.After(fetchWait):
+			}
+		} else {
+			<-done
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
