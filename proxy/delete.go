@@ -58,7 +58,7 @@ func (ex *exchange) dropReferrer(ref string) (again *referrerChange, err error) 
 	if !digestRef(ref) || !ex.peeks() {
 		return nil, nil
 	}
-	doc, err := ex.fetchManifest(ref)
+	doc, err := ex.fetchManifest(ref, ocidoc.MaxBytes)
 	if err != nil {
 		if p, is := errors.AsType[*passed](err); is {
 			switch p.resp.StatusCode {

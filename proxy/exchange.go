@@ -44,6 +44,7 @@ type exchange struct {
 	stale     bool            // the upload URL is not that of the last answer
 	waited    int64           // atomic: nanoseconds, for upstream to show what was pushed (gap.go)
 	storedNow map[string]bool // blobs that this push has made permanent
+	heavy     bool            // it is one of heavyPushes
 	standIns  bool            // children that storage does not give back are taken for what their entries say
 }
 

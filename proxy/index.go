@@ -206,7 +206,7 @@ func (ex *exchange) rewritten(rw *rewriting) (*ocidoc.Document, error) {
 	if child := rw.children[u.Digest]; child != nil && child.Kind != ocidoc.KindOther {
 		return child, nil
 	}
-	child, err := ex.fetchManifest(u.Digest)
+	child, err := ex.fetchManifest(u.Digest, ocidoc.MaxBytes)
 	return child, ex.refuseMissing(err)
 }
 
@@ -304,8 +304,8 @@ func (ex *exchange) refuseTags(doc *ocidoc.Document) error {
 		"%s %s for repository %s is not forwarded as it is, and is pushed by digest with tags in the query: push it by tag", doc.Kind, doc.Digest(), ex.repo)
 }
 
-// fetchManifest reads a document from upstream by digest, and makes sure that it is the one.
-func (ex *exchange) fetchManifest(digest string) (*ocidoc.Document, error) {
+// fetchManifest reads a document of at most so many bytes from upstream by digest, and makes sure that it is the one.
+func (ex *exchange) fetchManifest(digest string, limit int64) (*ocidoc.Document, error) {
 	resp, err := ex.askManifest(upstream.Request{Method: http.MethodGet, Path: manifestPath(digest), Header: http.Header{"Accept": manifestTypes}})
 	if err != nil {
 		return nil, err
@@ -317,7 +317,7 @@ func (ex *exchange) fetchManifest(digest string) (*ocidoc.Document, error) {
 	if resp.StatusCode != http.StatusOK {
 		return nil, &passed{resp}
 	}
-	b, err := readDocument(resp, ocidoc.MaxBytes)
+	b, err := readDocument(resp, limit)
 	if err != nil {
 		return nil, refuse(http.StatusBadGateway, codeUnavailable, "manifest %s of repository %s could not be read from upstream: %v", digest, ex.repo, err)
 	}

@@ -23,6 +23,12 @@ const (
 	// maxChildren bounds the bytes of children that are held in memory for one push. An attestation
 	// manifest has about a thousand.
 	maxChildren = 32 << 20
+
+	// All pushes together: one whose children are small and few waits for nobody, of the others heavyPushes are judged at the
+	// same time, and childReads bounds what is read of the storage before its size is known.
+	fewChildren = 1 << 20
+	heavyPushes = 4
+	childReads  = heavyPushes*lookups + 8
 )
 
 // A judging is the work on one pushed index and everything in it.
@@ -34,6 +40,8 @@ type judging struct {
 	mu      sync.Mutex
 	fetches int
 	bytes   int64
+
+	claiming sync.Mutex // ex.heavy
 }
 
 // judge gathers what the filters need to know about a document and asks them.
@@ -94,13 +102,52 @@ func (j *judging) mayFetch() error {
 	return nil
 }
 
-func (j *judging) mayHold(doc *ocidoc.Document) error {
+func (j *judging) mayHold(ctx context.Context, e ocidoc.Descriptor, doc *ocidoc.Document) error {
+	if size := int64(len(doc.Bytes)); size > atMost(e) {
+		return refuse(http.StatusBadRequest, codeManifestInvalid, "manifest %s, which the index for repository %s lists with %d bytes, has %d", e.Digest, j.ex.repo, e.Size, size)
+	}
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.bytes += int64(len(doc.Bytes)); j.bytes > maxChildren {
+	j.bytes += int64(len(doc.Bytes))
+	bytes := j.bytes
+	j.mu.Unlock()
+	switch {
+	case bytes > maxChildren:
 		return refuse(http.StatusBadRequest, codeManifestInvalid, "manifests that the index for repository %s lists have more than %d bytes together", j.ex.repo, maxChildren)
+	case bytes > fewChildren:
+		return j.claim(ctx)
 	}
 	return nil
+}
+
+// atMost is what a child may have, so that it can be known before it is read. Small ones need not be as long as they are said
+// to be.
+func atMost(e ocidoc.Descriptor) int64 { return min(max(e.Size, believed), ocidoc.MaxBytes) }
+
+// claim waits until this push may be one of the heavy ones, once. It stays one until its end (leaveHeavy), and since no push
+// asks for a second place, none waits for itself.
+func (j *judging) claim(within context.Context) error {
+	j.claiming.Lock()
+	defer j.claiming.Unlock()
+	if j.ex.heavy {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(within, roomPatience)
+	defer cancel()
+	if err := j.ex.p.heavyPushes.Acquire(ctx, 1); err != nil {
+		if within.Err() != nil {
+			return within.Err() // the client has gone, or a sibling has waited already
+		}
+		return transient(err, "%d pushes of indexes that list more than %d bytes of manifests are being looked at already, and sluice keeps no more in memory; try again", heavyPushes, fewChildren)
+	}
+	j.ex.heavy = true
+	return nil
+}
+
+func (ex *exchange) leaveHeavy() {
+	if ex.heavy {
+		ex.heavy = false
+		ex.p.heavyPushes.Release(1)
+	}
 }
 
 // willBe is how an outer index refers to this one after the rewrite.
@@ -139,7 +186,7 @@ func (j *judging) gather(rw *rewriting) error {
 			if err != nil || child == nil {
 				return err
 			}
-			if err := j.mayHold(child); err != nil {
+			if err := j.mayHold(ctx, e, child); err != nil {
 				return err
 			}
 			mu.Lock()
@@ -172,10 +219,12 @@ func (j *judging) child(ctx context.Context, e ocidoc.Descriptor, needed bool) (
 	if !needed && ex.p.sent.has(ex.repo, manifestPath(e.Digest)) {
 		return nil, false, nil // it went upstream a moment ago, and was no attestation
 	}
-	doc, storageErr := ex.findManifest(e.Digest)
-	if storageErr == nil && doc == nil && needed {
-		doc, storageErr = ex.findRewritten(e.Digest)
+	if e.Size > believed {
+		if err := j.claim(ctx); err != nil {
+			return nil, false, err
+		}
 	}
+	doc, storageErr := j.stored(ctx, e.Digest, needed)
 	if doc != nil {
 		return doc, true, nil
 	}
@@ -188,7 +237,7 @@ func (j *judging) child(ctx context.Context, e ocidoc.Descriptor, needed bool) (
 	if err := j.mayFetch(); err != nil {
 		return nil, false, err
 	}
-	doc, err = ex.fetchManifest(e.Digest)
+	doc, err = ex.fetchManifest(e.Digest, atMost(e))
 	_, missing := asMissingChild(err)
 	if stand := standIn(e); missing && ex.standIns && stand != nil {
 		return stand, true, nil
@@ -201,6 +250,20 @@ func (j *judging) child(ctx context.Context, e ocidoc.Descriptor, needed bool) (
 		return &ocidoc.Document{Kind: ocidoc.KindOther, ContentType: e.MediaType}, false, nil
 	}
 	return doc, false, err
+}
+
+// stored finds a child in the storage.
+func (j *judging) stored(ctx context.Context, digest string, needed bool) (*ocidoc.Document, error) {
+	reads := j.ex.p.childReads
+	if err := reads.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	defer reads.Release(1)
+	doc, err := j.ex.findManifest(digest)
+	if err == nil && doc == nil && needed {
+		doc, err = j.ex.findRewritten(digest)
+	}
+	return doc, err
 }
 
 // saysAttestation is true for an entry that claims to be an attestation, by what BuildKit writes or

@@ -31,6 +31,7 @@ func (ex *exchange) putManifest() error {
 		return err
 	}
 	defer release()
+	defer ex.leaveHeavy()
 	contentType := ex.r.Header.Get("Content-Type")
 	if digestRef(ref) {
 		ex.tags = url.Values{"tag": ex.r.URL.Query()["tag"]} // distribution-spec after 1.1: tags beside a push by digest

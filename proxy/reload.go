@@ -27,6 +27,8 @@ type carried struct {
 
 	// A manifest is held in memory, whichever configuration it is pushed by.
 	largeManifests *semaphore.Weighted
+	heavyPushes    *semaphore.Weighted // whose children are (judge.go)
+	childReads     *semaphore.Weighted
 	lost           *objects.Lost // calls to the storage
 	fallbackTags   *keyedMutex
 	embedded       *sharedEmbedded
@@ -36,7 +38,8 @@ type carried struct {
 
 func newCarried(version string) *carried {
 	return &carried{
-		observe: observe.New(version), progress: newProgress(), held: newHeldLedger(), largeManifests: semaphore.NewWeighted(largeManifests), lost: &objects.Lost{}, fallbackTags: &keyedMutex{},
+		observe: observe.New(version), progress: newProgress(), held: newHeldLedger(), largeManifests: semaphore.NewWeighted(largeManifests),
+		heavyPushes: semaphore.NewWeighted(heavyPushes), childReads: semaphore.NewWeighted(childReads), lost: &objects.Lost{}, fallbackTags: &keyedMutex{},
 		embedded: &sharedEmbedded{}, instance: newID(),
 	}
 }

@@ -158,7 +158,7 @@ func (ex *exchange) forwardWhole(ref string, doc *ocidoc.Document, contentType s
 			continue
 		}
 		seen[e.Digest] = true
-		_, err := ex.fetchManifest(e.Digest)
+		_, err := ex.fetchManifest(e.Digest, ocidoc.MaxBytes)
 		if _, missing := asMissingChild(err); missing {
 			if _, err := ex.findReleasable(e.Digest); err != nil { // it may well be here
 				return ex.storageTransient(err, "manifest %s, which an index for repository %s lists, could not be read: the storage of sluice failed, see its log", e.Digest, ex.repo)
