@@ -30,7 +30,8 @@ func (u usage) String() string {
 }
 
 var (
-	goroutines = regexp.MustCompile(`(?m)^go_goroutines (\d+)$`)
+	// Of the profile and not of the metrics, which count what the runtime starts for cleanups, too.
+	goroutines = regexp.MustCompile(`(?m)^goroutine profile: total (\d+)$`)
 	resident   = regexp.MustCompile(`(?m)^RssAnon:\s+(\d+) kB$`)
 )
 
@@ -57,7 +58,7 @@ func (s *sluice) measure(t *testing.T) usage {
 		n, _ := strconv.Atoi(string(m[1]))
 		return n
 	}
-	return usage{goroutines: number(goroutines, s.ask(t, "/metrics")), files: len(files), memory: number(resident, status) << 10}
+	return usage{goroutines: number(goroutines, s.ask(t, "/debug/pprof/goroutine?debug=1")), files: len(files), memory: number(resident, status) << 10}
 }
 
 func (s *sluice) ask(t *testing.T, path string) []byte {
