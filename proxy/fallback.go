@@ -243,7 +243,7 @@ func (ex *exchange) upstreamHasReferrers(digest string) (bool, error) {
 		return false, err
 	}
 	switch {
-	case noReferrersAPI(resp.StatusCode):
+	case upstream.NoReferrersAPI(resp.StatusCode):
 		discard(resp)
 		return false, nil
 	case resp.StatusCode != http.StatusOK: // a right that is missing, or trouble, says nothing about the API

@@ -95,7 +95,7 @@ func (ex *exchange) listReferrers(digest string) ([]ocispec.Descriptor, error) {
 		if err != nil {
 			return nil, err
 		}
-		if noReferrersAPI(resp.StatusCode) && list == nil {
+		if upstream.NoReferrersAPI(resp.StatusCode) && list == nil {
 			discard(resp)
 			break
 		}

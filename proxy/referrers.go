@@ -54,7 +54,7 @@ func (ex *exchange) referrers() error {
 				return err
 			}
 		}
-	case noReferrersAPI(resp.StatusCode):
+	case upstream.NoReferrersAPI(resp.StatusCode):
 		discard(resp)
 		tagged = true
 		if index, err = ex.readFallback(digest); err != nil {
@@ -73,16 +73,6 @@ func (ex *exchange) referrers() error {
 		filtered = true
 	}
 	return ex.answerReferrers(index, next, filtered)
-}
-
-// noReferrersAPI: the spec says 404; distribution answers that from its router, others 405 or 400, ghcr.io a redirect to a
-// web page (artifacthub/hub issue 4785), Artifactory 406 (go-containerregistry issue 1962).
-func noReferrersAPI(status int) bool {
-	switch status {
-	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusBadRequest, http.StatusNotAcceptable, http.StatusNotImplemented:
-		return true
-	}
-	return status >= 300 && status < 400
 }
 
 func readIndex(resp *http.Response) (ocispec.Index, error) {

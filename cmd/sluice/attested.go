@@ -13,6 +13,7 @@ import (
 
 	"sluice/filters"
 	"sluice/filters/ocidoc"
+	"sluice/proxy/upstream"
 )
 
 const (
@@ -178,8 +179,7 @@ func (r *repository) referrersPage(ctx context.Context, target string) (index *o
 		return nil, "", err
 	}
 	defer resp.Body.Close()
-	switch resp.StatusCode {
-	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotAcceptable, http.StatusNotImplemented:
+	if upstream.NoReferrersAPI(resp.StatusCode) {
 		return nil, "", errNoReferrersAPI
 	}
 	if resp.Request.Response != nil && !strings.HasPrefix(resp.Header.Get("Content-Type"), ocidoc.MediaTypeOCIIndex) {
