@@ -125,9 +125,13 @@ func (ex *exchange) mayRead() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if last := ex.p.authority.lastUpload(ex); resp.StatusCode == http.StatusNotFound && last != "" {
+	if resp.StatusCode == http.StatusNotFound {
 		// A repository with blobs and no manifest yet has no tags to list (distribution: NAME_UNKNOWN).
 		discard(resp)
+		last := ex.p.authority.lastUpload(ex)
+		if last == "" {
+			return ex.mayReadFirstPush()
+		}
 		if resp, err = ex.do(upstream.Request{Method: http.MethodHead, Path: blobPath(last)}); err != nil {
 			return false, err
 		}
@@ -137,6 +141,29 @@ func (ex *exchange) mayRead() (bool, error) {
 	}
 	discard(resp)
 	return ex.p.authority.proven(ex.proofKey(false)), nil
+}
+
+// mayReadFirstPush is for a repository in which upstream has nothing that a read could be tried on: another replica took
+// the blobs of its first push. Whoever may push there reads back what the push has left here so far, as oras does with
+// each manifest. That is no less than a read: distribution opens an upload only for who may pull and push (handlers/app.go,
+// appendAccessRecords).
+func (ex *exchange) mayReadFirstPush() (bool, error) {
+	k := ex.proofKey(true)
+	if ex.p.authority.proven(k) {
+		return true, nil
+	}
+	resp, err := ex.do(upstream.Request{Method: http.MethodPost, Path: "blobs/uploads/"}) // not Push: a read makes no repository
+	if err != nil {
+		return false, err
+	}
+	if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
+		return false, &passed{resp}
+	}
+	defer discard(resp)
+	if location, err := ex.up.Location(resp); resp.StatusCode == http.StatusAccepted && err == nil {
+		ex.p.authority.offer(k, location) // the next layer takes it
+	}
+	return ex.p.authority.proven(k), nil
 }
 
 func (a *authority) lastUpload(ex *exchange) string {

@@ -27,38 +27,47 @@ func TestEachRequestMayGoToAnotherReplica(t *testing.T) {
 			}
 			for _, form := range forms {
 				t.Run(client.Name+" "+string(form), func(t *testing.T) {
-					up, shared := newUpstream(t, proxytest.UpstreamOptions{}), inmemory.New()
-					var replicas []*rig
-					for range 3 {
-						replicas = append(replicas, newRig(t, up, storage(shared), action(filters.Store)))
-					}
-					balancer := balance(t, replicas)
-					plain := proxytest.Synthetic(proxytest.SyntheticOptions{})
-					tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: form, SBOM: true, StatementSize: 300 << 10}) // held in parts
-					for range 2 {
-						if _, err := client.Push(context.Background(), proxytest.Options{BaseURL: balancer, Repository: "app", Tags: []string{"1"}, Tree: tree}); err != nil {
-							t.Fatal(err)
-						}
-					}
-					for _, r := range replicas {
-						r.proxy.Settle()
-					}
-					if got := replicas[0].upstreamDigest("app", "1"); got != plain.Digest() {
-						t.Errorf("upstream's tag is %s, want %s", got, plain.Digest())
-					}
-					proxytest.AssertClean(t, up)
-					proxytest.AssertComplete(t, up)
-					back, err := proxytest.PullAll(context.Background(), balancer, "app", tree.Digest())
-					if err != nil {
-						t.Fatal(err)
-					}
-					if err := back.Equal(tree); err != nil {
-						t.Error(err)
-					}
+					overReplicas(t, newUpstream(t, proxytest.UpstreamOptions{}), client, proxytest.Options{Repository: "app"}, form)
+				})
+				t.Run(client.Name+" "+string(form)+", credentials passed through", func(t *testing.T) {
+					up := newUpstream(t, proxytest.UpstreamOptions{Wrap: byTenant})
+					overReplicas(t, up, client, proxytest.Options{Repository: "alice/app", Authorization: alice}, form, with(passthrough))
 				})
 			}
 		}
 	})
+}
+
+// overReplicas pushes twice, each request to the next of three, and reads it back.
+func overReplicas(t *testing.T, up *proxytest.Upstream, client proxytest.Client, o proxytest.Options, form proxytest.Form, settings ...setting) {
+	shared := inmemory.New()
+	var replicas []*rig
+	for range 3 {
+		replicas = append(replicas, newRig(t, up, append(settings, storage(shared), action(filters.Store))...))
+	}
+	plain := proxytest.Synthetic(proxytest.SyntheticOptions{})
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: form, SBOM: true, StatementSize: 300 << 10}) // held in parts
+	o.BaseURL, o.Tags, o.Tree = balance(t, replicas), []string{"1"}, tree
+	for range 2 {
+		if _, err := client.Push(context.Background(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, r := range replicas {
+		r.proxy.Settle()
+	}
+	if got := up.Inspect(t).Repository(o.Repository).Tags["1"]; got != plain.Digest() {
+		t.Errorf("upstream's tag is %s, want %s", got, plain.Digest())
+	}
+	proxytest.AssertClean(t, up)
+	proxytest.AssertComplete(t, up)
+	back, err := proxytest.Pull(context.Background(), proxytest.PullOptions{BaseURL: o.BaseURL, Repository: o.Repository, Reference: tree.Digest(), Authorization: o.Authorization})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := back.Equal(tree); err != nil {
+		t.Error(err)
+	}
 }
 
 // balance gives each request to the next of the replicas.

@@ -1,11 +1,14 @@
 package proxy_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
 
 	"sluice/filters"
 	"sluice/proxy/config"
@@ -97,6 +100,43 @@ func TestATenantSeesNothingOfAnother(t *testing.T) {
 					t.Errorf("alice herself sees only %d of %d: the test proves nothing", seen, len(paths))
 				}
 			})
+		}
+	}
+}
+
+// I9, where upstream has no tag and no manifest that a read could be tried on, and this replica took none of the push.
+func TestWhatAFirstPushLeftIsReadByItsPusherOnAnyReplica(t *testing.T) {
+	up := proxytest.NewDistribution(t, proxytest.UpstreamOptions{Wrap: func(next http.Handler) http.Handler {
+		tenants := byTenant(next)
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if user, _, _ := r.BasicAuth(); user == "reader" { // everywhere
+				if r.Method != http.MethodGet && r.Method != http.MethodHead {
+					http.Error(w, `{"errors":[{"code":"DENIED","message":"you may only read"}]}`, http.StatusForbidden)
+					return
+				}
+				r.SetBasicAuth("alice", "secret-of-alice")
+			}
+			tenants.ServeHTTP(w, r)
+		})
+	}})
+	shared := inmemory.New()
+	first, second := newRig(t, up, storage(shared), with(passthrough)), newRig(t, up, storage(shared), with(passthrough))
+	for _, form := range forms {
+		tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: form, SBOM: true})
+		pushHalf(t, first, "alice/app", alice, tree)
+		for _, m := range tree.Attestations() {
+			for path, want := range map[string][]byte{"manifests/" + m.Digest: m.Bytes(), "blobs/" + m.Blobs()[0].Digest: m.Blobs()[0].Bytes()} {
+				get := func(auth string) *answer {
+					return second.request(http.MethodGet, "/v2/alice/app/"+path, nil, append([]string{"Authorization", auth}, acceptAll...)...)
+				}
+				get(mallory).want(t, http.StatusNotFound)
+				get(basic("alice", "guessed")).want(t, http.StatusUnauthorized)
+				get(basic("reader", "")).want(t, http.StatusNotFound) // upstream does not say that it may read what is not there yet
+				if a := get(alice).want(t, http.StatusOK); !bytes.Equal(a.body, want) {
+					t.Errorf("%s %s: %.80s", form, path, a.body)
+				}
+				get(mallory).want(t, http.StatusNotFound)
+			}
 		}
 	}
 }
