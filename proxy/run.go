@@ -11,6 +11,8 @@ import (
 	"net/http/pprof"
 	"sync"
 	"time"
+
+	"sluice/proxy/access"
 )
 
 const (
@@ -40,7 +42,11 @@ func (p *Proxy) Run(ctx context.Context) error {
 			_ = p.Close()
 			return fmt.Errorf("listen on admin address %s: %w (set admin to another address, or to \"\")", p.cfg.Admin, err)
 		}
-		servers, listeners = append(servers, p.server(s.serve(func(p *Proxy) http.Handler { return p.adminHandler }))), append(listeners, admin)
+		handler := s.serve(func(p *Proxy) http.Handler { return p.adminHandler })
+		if a, ok := admin.Addr().(*net.TCPAddr); ok && a.IP.IsLoopback() {
+			handler = access.OnlyLocal(handler)
+		}
+		servers, listeners = append(servers, p.server(handler)), append(listeners, admin)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	// What a configuration that was replaced still has to do ends with the requests, not with ctx.

@@ -183,6 +183,16 @@ func TestRunServesTLSInFrontOfTLS(t *testing.T) {
 	if status, body := r.admin("/debug/pprof/"); status != http.StatusNotFound {
 		t.Errorf("profiles are served unasked: %d %.100s", status, body)
 	}
+	page, err := http.NewRequest(http.MethodGet, "http://"+r.config.Admin+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page.Host = "evil.example"
+	if resp, err := r.client.Do(page); err != nil {
+		t.Error(err)
+	} else if resp.Body.Close(); resp.StatusCode != http.StatusForbidden {
+		t.Errorf("a page whose name leads to this machine reads the metrics: %s", resp.Status)
+	}
 	if err := r.end(); err != nil {
 		t.Errorf("Run ends with %v", err)
 	}

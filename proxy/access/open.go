@@ -21,12 +21,28 @@ func (o open) authenticate(r *http.Request) (Identity, error) {
 			return Identity{}, fmt.Errorf("%w: this registry has no users (access.mode: none) and is asked for as %q, which could be the name of a web page that a browser has open: "+
 				"ask for it as localhost or by an IP address, choose another access.mode, or set access.insecure: true", ErrDenied, printable(r.Host))
 		}
-		if r.Header["Origin"] != nil || r.Header.Get("Sec-Fetch-Site") == "cross-site" {
+		if ofAPage(r) {
 			return Identity{}, fmt.Errorf("%w: this registry has no users (access.mode: none), and the request is a web page's: "+
 				"if that is meant to be, choose another access.mode, or set access.insecure: true", ErrDenied)
 		}
 	}
 	return Identity{Name: anonymous, Key: anonymous}, nil
+}
+
+// ofAPage is true for a request that a browser says it makes for a page from elsewhere.
+func ofAPage(r *http.Request) bool {
+	return r.Header["Origin"] != nil || r.Header.Get("Sec-Fetch-Site") == "cross-site"
+}
+
+// OnlyLocal keeps the same pages away from a handler on a loopback address that asks nobody who they are.
+func OnlyLocal(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !localName(r.Host) || ofAPage(r) {
+			http.Error(w, "this address is for programs on this machine, and the request could be a web page's: ask for it as localhost or by an IP address", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (open) challenge(Scope, bool) []string { return nil }

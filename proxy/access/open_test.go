@@ -92,3 +92,26 @@ func TestTheUsualNamesCostNoAllocation(t *testing.T) {
 		}
 	}
 }
+
+func TestAPageDoesNotReachWhatOnlyThisMachineMay(t *testing.T) {
+	h := OnlyLocal(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	for _, tt := range []struct {
+		host, key, value string
+		want             int
+	}{
+		{"127.0.0.1:5080", "", "", http.StatusNoContent},
+		{"localhost:5080", "User-Agent", "Prometheus/3", http.StatusNoContent},
+		{"evil.example:5080", "", "", http.StatusForbidden},
+		{"127.0.0.1:5080", "Origin", "http://evil.example", http.StatusForbidden},
+		{"127.0.0.1:5080", "Sec-Fetch-Site", "cross-site", http.StatusForbidden},
+	} {
+		r, w := httptest.NewRequest(http.MethodGet, "/metrics", nil), httptest.NewRecorder()
+		r.Host = tt.host
+		if tt.key != "" {
+			r.Header.Set(tt.key, tt.value)
+		}
+		if h.ServeHTTP(w, r); w.Code != tt.want {
+			t.Errorf("Host %s, %s %s: %d, want %d", tt.host, tt.key, tt.value, w.Code, tt.want)
+		}
+	}
+}
