@@ -1,10 +1,15 @@
 package proxy_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"strings"
 	"testing"
 
+	"sluice/filters"
+	"sluice/filters/ocidoc"
 	"sluice/proxy/proxytest"
 )
 
@@ -30,4 +35,27 @@ func TestALostAnswerToTheEndOfAnUploadIsNoFailureWhereTheBlobIsThere(t *testing.
 			}
 		})
 	}
+}
+
+// The same for what Sluice has held and sends itself, because a manifest that goes upstream refers to it.
+func TestALostAnswerToAReleasedBlobIsNoFailureWhereItIsThere(t *testing.T) {
+	m := &moody{}
+	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{Wrap: m.wrap}))
+	statement := fmt.Appendf(nil, `{"_type":"https://in-toto.io/Statement/v1","x":"%s"}`, strings.Repeat("x", 300<<10)) // it streams
+	for _, b := range [][]byte{statement, []byte("{}")} {
+		r.request(http.MethodPut, put(r.upload("app"), ocidoc.DigestOf(b)), b).want(t, http.StatusCreated)
+	}
+	m.mood.Store(&mood{func(r *http.Request) bool {
+		return r.Method == http.MethodPut && strings.Contains(r.URL.RawQuery, url.QueryEscape(ocidoc.DigestOf(statement)))
+	}, func(_ http.ResponseWriter, r *http.Request, next http.Handler) {
+		next.ServeHTTP(httptest.NewRecorder(), r)
+		panic(http.ErrAbortHandler)
+	}})
+	manifest := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":%q,"size":2},"layers":[{"mediaType":"text/plain","digest":%q,"size":%d}]}`,
+		ocidoc.MediaTypeOCIManifest, filters.EmptyDigest, ocidoc.DigestOf(statement), len(statement))
+	r.request(http.MethodPut, "/v2/app/manifests/1", manifest, "Content-Type", ocidoc.MediaTypeOCIManifest).want(t, http.StatusCreated)
+	if m.seen.Load() != 1 {
+		t.Errorf("the blob was sent %d times", m.seen.Load())
+	}
+	r.direct(http.MethodHead, "/v2/app/blobs/"+ocidoc.DigestOf(statement), nil).want(t, http.StatusOK)
 }
