@@ -86,3 +86,13 @@ func TestAnIndexThatUnderstatesWhatItListsIsRefused(t *testing.T) {
 	index := r.largeAttestations(1, func(int) int { return 1000 })
 	r.request(http.MethodPut, "/v2/app/manifests/1", index, "Content-Type", ociIndex).want(t, http.StatusBadRequest, "MANIFEST_INVALID")
 }
+
+// The same where what it lists is upstream, and only so much of it is read.
+func TestAnIndexThatUnderstatesWhatUpstreamHasIsRefused(t *testing.T) {
+	up := proxytest.NewOlareg(t, proxytest.UpstreamOptions{})
+	index := newRig(t, up, action(filters.Forward)).largeAttestations(1, func(int) int { return 1000 })
+	a := newRig(t, up).request(http.MethodPut, "/v2/app/manifests/1", index, "Content-Type", ociIndex).want(t, http.StatusBadRequest, "MANIFEST_INVALID")
+	if !strings.Contains(string(a.body), "lists with 1000 bytes") {
+		t.Errorf("the answer is %s", a.body)
+	}
+}

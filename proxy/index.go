@@ -319,7 +319,7 @@ func (ex *exchange) fetchManifest(digest string, limit int64) (*ocidoc.Document,
 	}
 	b, err := readDocument(resp, limit)
 	if err != nil {
-		return nil, refuse(http.StatusBadGateway, codeUnavailable, "manifest %s of repository %s could not be read from upstream: %v", digest, ex.repo, err)
+		return nil, refuse(http.StatusBadGateway, codeUnavailable, "manifest %s of repository %s could not be read from upstream: %v", digest, ex.repo, err).because(err)
 	}
 	doc, err := ocidoc.Parse(b, resp.Header.Get("Content-Type"))
 	if err != nil {

@@ -237,7 +237,11 @@ func (j *judging) child(ctx context.Context, e ocidoc.Descriptor, needed bool) (
 	if err := j.mayFetch(); err != nil {
 		return nil, false, err
 	}
-	doc, err = ex.fetchManifest(e.Digest, atMost(e))
+	limit := atMost(e)
+	doc, err = ex.fetchManifest(e.Digest, limit)
+	if errors.Is(err, errLongDocument) { // upstream has it as it is: the index is wrong
+		return nil, false, refuse(http.StatusBadRequest, codeManifestInvalid, "manifest %s, which the index for repository %s lists with %d bytes, has more than %d", e.Digest, ex.repo, e.Size, limit)
+	}
 	_, missing := asMissingChild(err)
 	if stand := standIn(e); missing && ex.standIns && stand != nil {
 		return stand, true, nil

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -186,6 +187,9 @@ func (p *Proxy) passBase(w http.ResponseWriter, r *http.Request, u *upstream.Reg
 	ex.passResponse(resp)
 }
 
+// errLongDocument is a manifest of upstream's with more bytes than it may have.
+var errLongDocument = errors.New("document is larger than")
+
 // readDocument reads a manifest that upstream sent, within the size that a manifest may have.
 func readDocument(resp *http.Response, limit int64) ([]byte, error) {
 	defer resp.Body.Close()
@@ -194,7 +198,7 @@ func readDocument(resp *http.Response, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("document is larger than %d bytes", limit)
+		return nil, fmt.Errorf("%w %d bytes", errLongDocument, limit)
 	}
 	return b, nil
 }
