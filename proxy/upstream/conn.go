@@ -129,15 +129,19 @@ func (c *conn) SyscallConn() (syscall.RawConn, error) {
 	return nil, errors.ErrUnsupported
 }
 
-// Write joins the records of one call.
+// Whole is false while a part of a TLS record has been read and the rest of it has not come.
+func (c *conn) Whole() bool { return c.below == nil || c.below.in.whole() }
+
+// Write joins the records of one call. After an error of the connection it says of how many bytes they were at most, and
+// nought only where none of them left: what may have been seen is not to be sent again.
 func (c *conn) Write(b []byte) (int, error) {
 	if c.below == nil || len(b) <= recordSize {
 		return c.Conn.Write(b)
 	}
 	c.below.begin()
 	n, err := c.Conn.Write(b)
-	if sent := c.below.end(); err == nil && sent != nil {
-		return 0, sent
+	if sent, failed := c.below.end(); err == nil && failed != nil {
+		return min(sent, len(b)), failed
 	}
 	return n, err
 }

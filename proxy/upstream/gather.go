@@ -23,7 +23,17 @@ type gather struct {
 
 	mu   sync.Mutex
 	buf  *[]byte // nil: not joining
+	sent int     // since begin
 	fail error   // TLS believes that earlier records were sent, so nothing may follow them
+
+	in records // belongs to whoever reads
+}
+
+// Read notes where records end.
+func (g *gather) Read(b []byte) (int, error) {
+	n, err := g.Conn.Read(b)
+	g.in.came(b[:n])
+	return n, err
 }
 
 // Write is called by TLS, for data and, from the reading side, for alerts and key updates. The order stays.
@@ -52,26 +62,27 @@ func (g *gather) begin() {
 	g.busy.Store(true)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.buf = gatherPool.Get().(*[]byte)
+	g.buf, g.sent = gatherPool.Get().(*[]byte), 0
 }
 
-// end sends what was joined. An error means that it was not sent, or not all of it.
-func (g *gather) end() error {
+// end sends what was joined. With an error it was not sent, or not all of it: sent is how many bytes were, since begin.
+func (g *gather) end() (sent int, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	err := g.flush()
+	err = g.flush()
 	*g.buf = (*g.buf)[:0]
 	gatherPool.Put(g.buf)
 	g.buf = nil
 	g.busy.Store(false)
-	return err
+	return g.sent, err
 }
 
 func (g *gather) flush() error {
 	if g.fail != nil || len(*g.buf) == 0 {
 		return g.fail
 	}
-	_, g.fail = g.Conn.Write(*g.buf)
+	n, err := g.Conn.Write(*g.buf)
+	g.sent, g.fail = g.sent+n, err
 	*g.buf = (*g.buf)[:0]
 	return g.fail
 }

@@ -12,16 +12,18 @@ import (
 	"time"
 )
 
-// counted counts the writes that reach the socket, and fails those after failAt, if that is set.
+// counted counts the writes that reach the socket, and fails those after failAt, if that is set, behind so many bytes.
 type counted struct {
 	net.Conn
 	writes atomic.Int64
 	failAt int64
+	behind int
 }
 
 func (c *counted) Write(b []byte) (int, error) {
 	if n := c.writes.Add(1); c.failAt > 0 && n >= c.failAt {
-		return 0, errors.New("cable cut")
+		n, _ := c.Conn.Write(b[:c.behind])
+		return n, errors.New("cable cut")
 	}
 	return c.Conn.Write(b)
 }
@@ -94,6 +96,18 @@ func TestAJoinedWriteThatFailsIsTheLast(t *testing.T) {
 	}
 	if below.writes.Load() != writes {
 		t.Error("something was sent after a record was lost")
+	}
+}
+
+// A chunk of an upload of which the registry has seen a part is not sent once more, so what has left is told.
+func TestAJoinedWriteThatFailsTellsWhetherAnythingHasLeft(t *testing.T) {
+	for _, behind := range []int{0, recordSize + 1<<10} {
+		c, below, _ := gathered(t)
+		below.failAt, below.behind = below.writes.Load()+1, behind
+		if n, err := c.Write(make([]byte, 2*recordSize)); err == nil || (n > 0) != (behind > 0) || n >= 2*recordSize {
+			t.Errorf("%d bytes have left: wrote %d, %v", behind, n, err)
+		}
+		c.Close()
 	}
 }
 

@@ -55,7 +55,7 @@ func newConn(c *Client, h *host, nc net.Conn) *conn {
 // quiet is false for an idle connection that the server has closed, or on which it says something although it was
 // not asked.
 func (c *conn) quiet() bool {
-	return c.r.Buffered() == 0 && (c.socket == nil || c.socket.quiet()) && (!c.host.secure || c.empty())
+	return c.r.Buffered() == 0 && (c.socket == nil || c.socket.quiet()) && (!c.host.secure || c.empty() && c.whole())
 }
 
 // past is a deadline that no read can keep.
@@ -70,6 +70,13 @@ func (c *conn) empty() bool {
 	}
 	_, err := c.r.Peek(1)
 	return errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// whole is false for a connection whose TLS holds the beginning of a record: its end would bring an answer that nobody has asked
+// for. Only the connection itself can know.
+func (c *conn) whole() bool {
+	r, ok := c.nc.(interface{ Whole() bool })
+	return !ok || r.Whole()
 }
 
 // exchange sends a request and reads the head of its answer. After an error the connection is closed.
