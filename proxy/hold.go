@@ -308,5 +308,5 @@ func (ex *exchange) sendBlob(digest string, content []byte) error {
 		Method: http.MethodPut, Location: location, Query: queryDigest(digest), Push: true,
 		Header: http.Header{"Content-Type": {"application/octet-stream"}}, Replay: content, ContentLength: int64(len(content)),
 	})
-	return ex.closed(resp, err, digest)
+	return ex.closed(resp, err, digest, int64(len(content)))
 }

@@ -59,3 +59,28 @@ func TestALostAnswerToAReleasedBlobIsNoFailureWhereItIsThere(t *testing.T) {
 	}
 	r.direct(http.MethodHead, "/v2/app/blobs/"+ocidoc.DigestOf(statement), nil).want(t, http.StatusOK)
 }
+
+// A registry, or what stands in front of it, says that it has the blob, and means another.
+func TestALostAnswerIsNotMadeUpForByABlobOfAnotherSize(t *testing.T) {
+	layer := proxytest.RandomLayer("layer", "", 1, 1, 100<<10)
+	for length, status := range map[string]int{"": http.StatusCreated, fmt.Sprint(layer.Size): http.StatusCreated, "100": http.StatusBadGateway} {
+		up := proxytest.NewDistribution(t, proxytest.UpstreamOptions{Wrap: func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case r.Method == http.MethodPut:
+					panic(http.ErrAbortHandler)
+				case r.Method == http.MethodHead && length == "":
+					w.(http.Flusher).Flush() // no Content-Length
+				case r.Method == http.MethodHead:
+					w.Header().Set("Content-Length", length)
+				default:
+					next.ServeHTTP(w, r)
+				}
+			})
+		}})
+		r := newRig(t, up)
+		r.request(http.MethodPut, put(r.upload("app"), layer.Digest), layer.Bytes()).want(t, status)
+		chunked := r.request(http.MethodPatch, r.upload("app"), layer.Bytes()[:60<<10]).want(t, http.StatusAccepted).Header.Get("Location")
+		r.request(http.MethodPut, put(chunked, layer.Digest), layer.Bytes()[60<<10:]).want(t, status)
+	}
+}

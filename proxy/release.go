@@ -196,7 +196,7 @@ func (ex *exchange) sendHeld(digest string, h *held) error {
 		Method: http.MethodPut, Location: location, Query: queryDigest(digest), Push: true,
 		Header: http.Header{"Content-Type": {"application/octet-stream"}}, Body: h, ContentLength: h.size,
 	})
-	if err := ex.closed(resp, err, digest); err != nil {
+	if err := ex.closed(resp, err, digest, h.size); err != nil {
 		return err
 	}
 	ex.p.heldQuota.release(heldBlobOf(ex.repo, digest))

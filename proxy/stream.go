@@ -291,7 +291,11 @@ func (ex *exchange) streamLast(st *session.State, digest string, c *chunk, range
 		Method: http.MethodPut, Location: st.Location, Query: url.Values{"digest": {digest}}, Push: true,
 		Header: chunkHeader(st, length, ranged), Body: body, ContentLength: length,
 	})
-	if err := ex.closed(resp, err, digest); err != nil {
+	size := int64(-1)
+	if c.length >= 0 {
+		size = st.Offset + c.length
+	}
+	if err := ex.closed(resp, err, digest, size); err != nil {
 		return err
 	}
 	ex.p.progress.done(st.ID)
@@ -305,15 +309,15 @@ func (ex *exchange) streamLast(st *session.State, digest string, c *chunk, range
 }
 
 // closed says whether the end of an upload brought the blob, of its answer or of the lack of one: a blob that is in this
-// repository is what the client wants to hear of, whoever closed the session.
-func (ex *exchange) closed(resp *http.Response, err error, digest string) error {
+// repository is what the client wants to hear of, whoever closed the session. A size below 0 is not known.
+func (ex *exchange) closed(resp *http.Response, err error, digest string, size int64) error {
 	switch {
-	case err != nil && (!upstream.Lost(err) || ex.ctx().Err() != nil || !ex.arrived(digest)):
+	case err != nil && (!upstream.Lost(err) || ex.ctx().Err() != nil || !ex.arrived(digest, size)):
 		return err
 	case err != nil:
 		ex.log.Info("the answer to the end of an upload was lost, and the blob is there", "blob", digest, "reason", err)
 		return nil
-	case resp.StatusCode == http.StatusNotFound && ex.arrived(digest):
+	case resp.StatusCode == http.StatusNotFound && ex.arrived(digest, size):
 		resp.StatusCode = http.StatusCreated // the answer to the first of two tries was lost
 	}
 	return ex.taken(resp, digest)
@@ -337,8 +341,9 @@ func (ex *exchange) taken(resp *http.Response, digest string) error {
 // arrivedTimeout is what a client waits longer for an error, where upstream does not answer this either.
 const arrivedTimeout = 10 * time.Second
 
-// arrived tells whether upstream has a blob although it does not know its upload any more, or did not say.
-func (ex *exchange) arrived(digest string) bool {
+// arrived tells whether upstream has a blob although it does not know its upload any more, or did not say. One of another
+// size is not the blob, whatever the registry says: what cached an answer about something else, or half of an upload.
+func (ex *exchange) arrived(digest string, size int64) bool {
 	ctx, cancel := context.WithTimeout(ex.ctx(), arrivedTimeout)
 	defer cancel()
 	resp, err := ex.doContext(ctx, upstream.Request{Method: http.MethodHead, Path: blobPath(digest)})
@@ -346,7 +351,7 @@ func (ex *exchange) arrived(digest string) bool {
 		return false
 	}
 	discard(resp)
-	return resp.StatusCode == http.StatusOK
+	return resp.StatusCode == http.StatusOK && (size < 0 || resp.ContentLength < 0 || resp.ContentLength == size)
 }
 
 func wrongDigest(repo, want, got string) *Failure {
