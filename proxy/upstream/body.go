@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,7 +28,8 @@ type body struct {
 	release chan struct{} // the response was read: a waiting Read may end
 
 	mu       sync.Mutex
-	begun    bool // src was touched
+	on       net.Conn // that it is sent on; nil: not known
+	begun    bool     // src was touched
 	isSealed bool
 	n        int64
 	err      error // of src, other than io.EOF
@@ -120,6 +122,13 @@ func (b *body) seal() (whole bool) {
 	return !b.begun
 }
 
+// sentOn is called with the connection that an attempt goes over.
+func (b *body) sentOn(c net.Conn) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.on = c
+}
+
 // free lets go of a Read that waits for the response to be read.
 func (b *body) free() { b.once.Do(func() { close(b.release) }) }
 
@@ -136,7 +145,13 @@ func (b *body) failed() error {
 // WriteTo is how a body of unknown length is sent: http.Transport copies such a body into its chunked
 // writer, and with 32 KiB at a time if it may choose.
 func (b *body) WriteTo(w io.Writer) (int64, error) {
-	n, err := pump(w, b)
+	b.mu.Lock()
+	p := &patient{w: w, c: b.on}
+	b.mu.Unlock()
+	n, err := pump(p, b)
+	if derr := p.done(); err == nil {
+		err = derr
+	}
 	if err != nil && b.failed() == nil && !errors.Is(err, errAbandoned) {
 		time.Sleep(lastWords) // as in conn.ReadFrom: the registry's reason is on its way
 	}

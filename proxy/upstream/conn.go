@@ -19,9 +19,11 @@ import (
 const (
 	readsToGrow   = 4
 	readsToShrink = 32
-	stallTimeout  = 5 * time.Minute // a registry that takes no byte for so long is gone
 	lastWords     = 200 * time.Millisecond
 )
+
+// stallTimeout is after how long a registry that takes no byte, or that goes on with no answer, is gone. Tests have less patience.
+var stallTimeout = 5 * time.Minute
 
 // A size of buffer, its free ones, and how many may be in use.
 type size struct {
@@ -156,34 +158,43 @@ func (c *conn) Close() error {
 
 // ReadFrom sends a body.
 func (c *conn) ReadFrom(r io.Reader) (int64, error) {
-	w := &patient{c: c}
+	w := &patient{w: c, c: c}
 	n, err := pump(w, r)
 	if w.failed {
 		// A registry that refuses a body in its middle answers and closes. The answer is read by
 		// another goroutine at this moment; an error returned now would win over it.
 		time.Sleep(lastWords)
 	}
-	if derr := c.SetWriteDeadline(time.Time{}); err == nil {
+	if derr := w.done(); err == nil {
 		err = derr
 	}
 	return n, err
 }
 
-// patient is a connection that must move on.
+// patient writes to a connection that must move on.
 type patient struct {
-	c      *conn
+	w      io.Writer
+	c      net.Conn // below w; nil: not known, and any patience
 	set    time.Time
 	failed bool
 }
 
 func (p *patient) Write(b []byte) (n int, err error) {
-	if now := time.Now(); now.Sub(p.set) > stallTimeout/4 {
+	if now := time.Now(); p.c != nil && now.Sub(p.set) > stallTimeout/4 {
 		p.set = now
 		if err := p.c.SetWriteDeadline(now.Add(stallTimeout + stallTimeout/4)); err != nil {
 			return 0, err
 		}
 	}
-	n, err = p.c.Write(b)
+	n, err = p.w.Write(b)
 	p.failed = err != nil
 	return n, err
+}
+
+// done leaves no deadline to what follows.
+func (p *patient) done() error {
+	if p.c == nil {
+		return nil
+	}
+	return p.c.SetWriteDeadline(time.Time{})
 }

@@ -209,16 +209,15 @@ func (r *Registry) bounded(ctx context.Context, p *plan, u *url.URL, header http
 // what bounds the wait for an answer behind it is the transport's ResponseHeaderTimeout.
 func (r *Registry) stream(ctx context.Context, p *plan, req *http.Request) (*http.Response, *body, error) {
 	b := newBody(p.stream, p.length)
+	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { b.sentOn(i.Conn) }}
 	if r.asks() {
 		b.asks, b.wait, b.mute = true, expectTimeout, r.mute
 		req.Header["Expect"] = []string{"100-continue"}
-		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-			GotFirstResponseByte: func() { b.answered.Store(true) },
-			Got100Continue:       func() { b.agreed.Store(true) },
-		})
+		trace.GotFirstResponseByte = func() { b.answered.Store(true) }
+		trace.Got100Continue = func() { b.agreed.Store(true) }
 	}
 	req.Body, req.ContentLength = b, p.length
-	resp, err := r.roundTrip(p.operation(), r.transport, req.WithContext(ctx))
+	resp, err := r.roundTrip(p.operation(), r.transport, req.WithContext(httptrace.WithClientTrace(ctx, trace)))
 	if err != nil {
 		b.seal()
 		b.free()

@@ -59,8 +59,8 @@ func newTransports(ca string, quickTimeout time.Duration, log *slog.Logger) (bul
 	other := bulk.Clone()
 	other.ResponseHeaderTimeout = quickTimeout
 	quick = &h1.Client{
-		Dial: t.dial, DialTLS: t.dialTLS, HeaderTimeout: quickTimeout, IdleTimeout: idleTimeout, MaxIdle: maxIdle, MaxHeader: maxHeader,
-		Other: other, Proxy: http.ProxyFromEnvironment,
+		Dial: t.dial, DialTLS: t.dialTLS, HeaderTimeout: quickTimeout, StallTimeout: stallTimeout,
+		IdleTimeout: idleTimeout, MaxIdle: maxIdle, MaxHeader: maxHeader, Other: other, Proxy: http.ProxyFromEnvironment,
 	}
 	return bulk, quick, nil
 }

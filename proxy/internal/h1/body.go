@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http/httputil"
 	"sync"
+	"time"
 )
 
 // maxTrailer bounds the lines behind a chunked body, which nobody reads.
@@ -23,6 +24,9 @@ type body struct {
 	end  error     // of the whole: what every further Read gets
 	till bool      // it ends with the connection
 	ends bool      // the connection ends with it
+
+	comes bool      // not all of it is in the buffer
+	since time.Time // when the deadline was set
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -34,11 +38,27 @@ func (b *body) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if b.comes {
+		b.hurry()
+	}
 	n, err := b.next(p)
+	if errors.Is(err, ErrHeaderTimeout) {
+		err = ErrStalled
+	}
 	if err != nil {
 		b.finish(err)
 	}
 	return n, err
+}
+
+// hurry gives this Read at least StallTimeout: only time in which the server is waited for counts. A deadline is not set for each,
+// since that costs as much as a small one.
+func (b *body) hurry() {
+	stall := b.conn.client.StallTimeout
+	if now := time.Now(); stall > 0 && now.Sub(b.since) > stall/4 {
+		b.since = now
+		_ = b.conn.nc.SetReadDeadline(now.Add(stall + stall/4))
+	}
 }
 
 // next reads what there is, and io.EOF only at the right place.

@@ -12,8 +12,12 @@ import (
 	"time"
 )
 
-// ErrHeaderTimeout says that no answer came in time.
-var ErrHeaderTimeout = errors.New("no answer in time")
+var (
+	// ErrHeaderTimeout says that no answer came in time.
+	ErrHeaderTimeout = errors.New("no answer in time")
+	// ErrStalled says that an answer has begun, and that no more of it came in time.
+	ErrStalled = errors.New("the answer stopped coming")
+)
 
 // largestBody is what is sent without reading at the same time: every server's socket takes so much, so that one which
 // answers before it reads does not keep both sides waiting.
@@ -25,6 +29,7 @@ type Client struct {
 	Dial          func(ctx context.Context, network, address string) (net.Conn, error) // for http
 	DialTLS       func(ctx context.Context, network, address string) (net.Conn, error) // for https, with its handshake done
 	HeaderTimeout time.Duration                                                        // from the request to the end of the answer's header
+	StallTimeout  time.Duration                                                        // for which a read of a body waits at least; 0: for ever
 	IdleTimeout   time.Duration                                                        // how long a connection waits for the next request
 	MaxIdle       int                                                                  // connections that wait, for each host
 	MaxHeader     int                                                                  // bytes

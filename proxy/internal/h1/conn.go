@@ -116,6 +116,7 @@ func (c *conn) exchange(req *http.Request, payload []byte, timeout time.Duration
 		b.till = true
 	}
 	if b.r != nil || b.till || h.length > int64(c.r.Buffered()) {
+		b.comes = true
 		c.wait(time.Time{}) // how long a body takes is up to who reads it
 	}
 	a.Body = b
