@@ -39,7 +39,7 @@ type authority struct {
 	spare  map[proofKey][]spareSession
 	seen   map[proofKey]string // a blob these credentials put there: something that a read can be tried on
 	asking map[proofKey]bool   // a session is being opened to find out
-	chunk  map[string]string   // by repository: upstream's OCI-Chunk-Min-Length
+	chunk  map[string]string   // by repository: upstream's OCI-Chunk-Min-Length, "" for none
 }
 
 type proofKey struct {
@@ -62,10 +62,14 @@ func (ex *exchange) proofKey(push bool) proofKey {
 }
 
 // learn takes the proof out of an upstream answer, if there is one in it.
-func (a *authority) learn(ex *exchange, q upstream.Request, status int) {
+func (a *authority) learn(ex *exchange, q upstream.Request, resp *http.Response) {
+	status := resp.StatusCode
 	redirectedBlob := status >= 300 && status < 400 && strings.HasPrefix(q.Path, "blobs/") && q.Method != http.MethodPost
 	if q.Repository != ex.upRepo || (status < 200 || status >= 300) && !redirectedBlob {
 		return
+	}
+	if q.Method == http.MethodPost && status == http.StatusAccepted {
+		a.learnChunk(ex.repo, resp)
 	}
 	switch {
 	case (q.Method == http.MethodGet || q.Method == http.MethodHead) && q.Location == "": // an upload's status is no read
@@ -135,6 +139,10 @@ func (ex *exchange) mayRead() (bool, error) {
 		if resp, err = ex.do(upstream.Request{Method: http.MethodHead, Path: blobPath(last)}); err != nil {
 			return false, err
 		}
+		if resp.StatusCode == http.StatusNotFound { // it has been deleted since, by whichever replica
+			discard(resp)
+			return ex.mayReadFirstPush()
+		}
 	}
 	if !ex.p.authority.proven(ex.proofKey(false)) && resp.StatusCode >= 400 && resp.StatusCode != http.StatusNotFound {
 		return false, &passed{resp}
@@ -178,16 +186,28 @@ func (a *authority) lastUpload(ex *exchange) string {
 // passthrough, where it is theirs. Otherwise they go on: what they send needs a session of its own, and they
 // hear upstream's answer to that. A push to a distant registry begins a round trip earlier.
 func (ex *exchange) mayWrite() error {
+	return ex.opened(ex.p.authority.proven)
+}
+
+// mayUpload is mayWrite for the answer that begins an upload. That another request has proven the same is not enough for it:
+// it also tells how small chunks may be.
+func (ex *exchange) mayUpload() error {
+	a := ex.p.authority
+	return ex.opened(func(k proofKey) bool { return a.proven(k) && a.knowsChunk(ex.repo) })
+}
+
+// opened asks upstream for an upload session, unless all that it would tell is known.
+func (ex *exchange) opened(known func(proofKey) bool) error {
 	k := ex.proofKey(true)
 	a := ex.p.authority
-	if a.proven(k) {
+	if known(k) {
 		return nil
 	}
 	if !ex.up.Passthrough() && !a.ask(k) {
 		return nil
 	}
 	ch := a.flight.DoChan(string(k.credentials[:])+ex.repo, func() (any, error) {
-		if a.proven(k) {
+		if known(k) {
 			return nil, nil
 		}
 		// Not this client's context: others wait for the same answer.
@@ -206,7 +226,6 @@ func (ex *exchange) mayWrite() error {
 			return nil, refuse(http.StatusBadGateway, codeUnavailable, "upstream's upload session for repository %s cannot be used: %v", ex.repo, err)
 		}
 		a.offer(k, location)
-		a.learnChunk(ex.repo, resp)
 		return nil, nil
 	})
 	select {
@@ -265,15 +284,18 @@ const chunkMinLength = "Oci-Chunk-Min-Length"
 func (a *authority) learnChunk(repo string, resp *http.Response) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	v := resp.Header.Get(chunkMinLength)
-	if v == "" {
-		delete(a.chunk, repo)
-		return
-	}
 	if len(a.chunk) >= maxProofs {
 		clear(a.chunk)
 	}
-	a.chunk[repo] = v
+	a.chunk[repo] = resp.Header.Get(chunkMinLength)
+}
+
+// knowsChunk is false until upstream has opened a session for this process.
+func (a *authority) knowsChunk(repo string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, known := a.chunk[repo]
+	return known
 }
 
 func (a *authority) minChunk(repo string) string {

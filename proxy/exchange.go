@@ -105,7 +105,7 @@ func (ex *exchange) doContext(ctx context.Context, q upstream.Request) (*http.Re
 	if err != nil {
 		return nil, ex.unreachable(ctx, q, err)
 	}
-	ex.p.authority.learn(ex, q, resp.StatusCode)
+	ex.p.authority.learn(ex, q, resp)
 	return resp, nil
 }
 

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"encoding/json"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -150,8 +151,17 @@ func asConfig(content []byte) (c foretoldConfig, ok bool) {
 	return c, true
 }
 
-// foretold is true where upstream need not be asked about a manifest; these credentials must have been seen lately (I9).
+// asksToPush recognises BuildKit and containerd, which look whether a manifest is there by its own type and any other
+// (containerd core/remotes/docker/pusher.go). Who resolves a reference accepts a list of types.
+func asksToPush(r *http.Request) bool {
+	accept := r.Header["Accept"]
+	return len(accept) == 1 && accept[0] == ocidoc.MediaTypeOCIManifest+", */*"
+}
+
+// foretold is true where upstream need not be asked about a manifest: for who asks whether to push it. Upstream may have it
+// all the same, under a tag or from before Sluice was in the way, and everybody else is told so, by every replica alike.
+// These credentials must have been seen lately (I9).
 func (ex *exchange) foretold(digest string) bool {
-	return ex.peeks() && ex.p.foretold.manifest(ex.repo, digest) &&
+	return asksToPush(ex.r) && ex.peeks() && ex.p.foretold.manifest(ex.repo, digest) &&
 		(!ex.up.Passthrough() || ex.p.authority.proven(ex.proofKey(false)) || ex.p.authority.proven(ex.proofKey(true)))
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"sync"
 
+	"sluice/proxy/internal/objects"
 	"sluice/proxy/quarantine"
 	"sluice/proxy/session"
 )
@@ -61,7 +62,7 @@ func (ex *exchange) gather(st *session.State, c *chunk, ranged bool) (*chunk, er
 	case ex.ctx().Err() != nil:
 		return nil, ex.ctx().Err()
 	case errors.Is(err, quarantine.ErrNotFound):
-		return nil, refuse(http.StatusNotFound, codeBlobUploadUnknown, "upload to repository %s has ended meanwhile: start again with POST", ex.repo).because(err)
+		return nil, ex.hasEnded(err)
 	case errors.Is(err, quarantine.ErrTooMany):
 		return nil, ex.tooMany(st)
 	case !errors.Is(err, quarantine.ErrStorage):
@@ -112,13 +113,14 @@ func (ex *exchange) withWaiting(ctx context.Context, st *session.State, c *chunk
 	if c.length >= 0 {
 		length = st.Pending + c.length
 	}
-	stored := &storageReader{r: waiting}
+	stored := &storageReader{ex: ex, r: waiting}
 	return io.MultiReader(stored, c.all()), length, stored.close, nil
 }
 
 // storageReader tells an error of the storage from one of the client's body. It can be closed while it is read: an
 // upstream that answers in the middle of a body leaves its Transport reading for a moment.
 type storageReader struct {
+	ex     *exchange
 	mu     sync.Mutex
 	r      io.ReadCloser
 	closed bool
@@ -138,7 +140,10 @@ func (s *storageReader) Read(b []byte) (int, error) {
 		return 0, io.ErrClosedPipe
 	}
 	n, err := s.r.Read(b)
-	if err != nil && !errors.Is(err, io.EOF) {
+	switch {
+	case objects.Absent(err):
+		err = s.ex.hasEnded(err)
+	case err != nil && !errors.Is(err, io.EOF):
 		err = &storageFailed{cause: err}
 	}
 	return n, err

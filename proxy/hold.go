@@ -143,7 +143,7 @@ func (ex *exchange) writePart(st *session.State, body io.Reader) error {
 	case ex.ctx().Err() != nil:
 		return ex.ctx().Err()
 	case errors.Is(err, quarantine.ErrNotFound):
-		return refuse(http.StatusNotFound, codeBlobUploadUnknown, "upload to repository %s has ended meanwhile: start again with POST", ex.repo).because(err)
+		return ex.hasEnded(err)
 	case errors.Is(err, quarantine.ErrTooMany):
 		return ex.tooMany(st)
 	case !errors.Is(err, quarantine.ErrStorage):
@@ -213,6 +213,12 @@ func (ex *exchange) giveUp(st *session.State) {
 	ex.p.progress.cancel(*st)
 }
 
+// hasEnded is for an upload whose parts are not there any more: it was cancelled or ended, or these parts were sent on, by
+// whichever replica. Its URL does not say so, and to try it again would not help.
+func (ex *exchange) hasEnded(err error) error {
+	return refuse(http.StatusNotFound, codeBlobUploadUnknown, "upload to repository %s has ended meanwhile: start again with POST", ex.repo).because(err)
+}
+
 func (ex *exchange) dropParts(st *session.State) {
 	if err := ex.forgetParts(st); err != nil {
 		ex.log.Warn("parts of an upload stay until they are swept", "reason", err)
@@ -241,6 +247,8 @@ func (ex *exchange) assemble(st *session.State, digest string) error {
 	case ex.p.cfg.OnStorageError == config.StorageErrorStrip && ex.ctx().Err() == nil:
 		ex.p.storageTrouble(ex.log, "keep attestation blob "+digest, err)
 		return ex.answerBlob(digest)
+	case errors.Is(err, quarantine.ErrNotFound):
+		return ex.hasEnded(err)
 	default:
 		return ex.storageTransient(err, "attestation blob %s for repository %s could not be kept: the storage of sluice failed, see its log", digest, ex.repo)
 	}

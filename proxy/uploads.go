@@ -28,7 +28,7 @@ func (ex *exchange) postUpload() error {
 	if digest := q.Get("mount"); digest != "" {
 		return ex.mount(digest, q)
 	}
-	if err := ex.mayWrite(); err != nil {
+	if err := ex.mayUpload(); err != nil {
 		return err
 	}
 	st := ex.newSession()
@@ -87,7 +87,6 @@ func (ex *exchange) mount(digest string, q url.Values) error {
 		if location, err := ex.up.Location(resp); err == nil {
 			// For this blob only: olareg binds the session to the digest of the mount.
 			ex.p.authority.prove(ex.proofKey(true))
-			ex.p.authority.learnChunk(ex.repo, resp)
 			st.Location = location
 		}
 		return ex.answerSession(http.StatusAccepted, &st)
@@ -99,7 +98,7 @@ func (ex *exchange) mount(digest string, q url.Values) error {
 }
 
 func (ex *exchange) plainSession() error {
-	if err := ex.mayWrite(); err != nil {
+	if err := ex.mayUpload(); err != nil {
 		return err
 	}
 	st := ex.newSession()
