@@ -135,12 +135,17 @@ func (ex *exchange) cannotDelete(digest string, err error) error {
 // says where it is there goes here. What is left in quarantine would be taken for one that no index named when its
 // generation is swept, and kept.
 func (ex *exchange) deleteAttestation(digest string, m *ocidoc.Document) error {
-	attestation := ex.attestationOf(digest, m)
-	if err := ex.deletePlaced(attestation); err != nil {
+	forms, err := ex.formsOf(digest, m)
+	if err != nil {
 		return err
 	}
-	if err := ex.p.attest.Delete(ex.ctx(), ex.repo, attestation); err != nil && !errors.Is(err, attest.ErrNotFound) {
-		return err
+	for _, attestation := range forms {
+		if err := ex.deletePlaced(attestation); err != nil {
+			return err
+		}
+		if err := ex.p.attest.Delete(ex.ctx(), ex.repo, attestation); err != nil && !errors.Is(err, attest.ErrNotFound) {
+			return err
+		}
 	}
 	q := ex.p.quarantine
 	for _, d := range m.Layers {
@@ -149,10 +154,12 @@ func (ex *exchange) deleteAttestation(digest string, m *ocidoc.Document) error {
 		}
 		ex.p.heldQuota.release(heldBlobOf(ex.repo, d.Digest))
 	}
-	if err := q.DeleteManifest(ex.ctx(), ex.repo, attestation); err != nil {
-		return err
+	for _, attestation := range append(forms, digest) {
+		if err := q.DeleteManifest(ex.ctx(), ex.repo, attestation); err != nil {
+			return err
+		}
+		ex.p.heldQuota.release(heldManifestOf(ex.repo, attestation))
 	}
-	ex.p.heldQuota.release(heldManifestOf(ex.repo, attestation))
 	return nil
 }
 
@@ -237,19 +244,43 @@ func (ex *exchange) unlist(subject, digest string) error {
 	return ex.changeFallback(referrerChange{subject: subject, entry: ocispec.Descriptor{Digest: asDigest(digest)}, removed: true})
 }
 
-// attestationOf is the attestation behind a derived referrer: the two are one thing to a client.
-func (ex *exchange) attestationOf(digest string, m *ocidoc.Document) string {
-	if m.Subject == nil {
-		return digest
-	}
-	records, err := ex.p.attest.BySubject(ex.ctx(), ex.repo, m.Subject.Digest)
-	if err != nil {
-		return digest
-	}
-	for _, r := range records {
-		if r.Derived == digest {
-			return r.Attestation
+// formsOf lists one attestation under every digest that it was stored by: to a client they are one thing. A derived
+// referrer may have been pushed back: `docker buildx imagetools create` lists the attestations among the referrers of
+// its sources in the index that it makes (buildx 0.33, util/imagetools/create.go, filterPlatforms), and then each form has
+// records of its own. The one that was asked for is the last, so that a delete that failed half-way finds the rest again.
+func (ex *exchange) formsOf(digest string, m *ocidoc.Document) ([]string, error) {
+	var about []attest.Record
+	if m.Subject != nil {
+		var err error
+		if about, err = ex.p.attest.BySubject(ex.ctx(), ex.repo, m.Subject.Digest); err != nil {
+			return nil, err
 		}
 	}
-	return digest
+	known, recorded := []string{digest}, []string(nil)
+	for i := 0; i < len(known); i++ {
+		records, err := ex.p.attest.ByAttestation(ex.ctx(), ex.repo, known[i])
+		if err != nil {
+			return nil, err
+		}
+		if len(records) > 0 {
+			recorded = append(recorded, known[i])
+		}
+		for _, r := range append(records, about...) {
+			other := ""
+			switch known[i] {
+			case r.Attestation:
+				other = r.Derived
+			case r.Derived:
+				other = r.Attestation
+			}
+			if other != "" && !slices.Contains(known, other) {
+				known = append(known, other)
+			}
+		}
+	}
+	if len(recorded) == 0 {
+		return []string{digest}, nil // one that no index has named yet
+	}
+	slices.Reverse(recorded)
+	return recorded, nil
 }
