@@ -2,15 +2,10 @@ package upstream
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
-	"os"
 	"strings"
-	"syscall"
 )
 
 // Errors of Do, for errors.Is. The text names the upstream's host and what to do; it holds no
@@ -68,7 +63,7 @@ func unreachable(host string, err error) error {
 		}
 		err = ue.Err
 	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) && !refused(err) {
 		return errorf(ErrUnreachable, err, "upstream %s: gave up waiting: %v", host, err)
 	}
 	return errorf(ErrUnreachable, err, "upstream %s: %s; %s", host, brief(err), advice(err))
@@ -81,28 +76,4 @@ func brief(err error) string {
 		s = s[:300] + "..."
 	}
 	return s
-}
-
-func advice(err error) string {
-	var (
-		dns      *net.DNSError
-		unknown  x509.UnknownAuthorityError
-		hostname x509.HostnameError
-		record   tls.RecordHeaderError
-	)
-	switch {
-	case errors.As(err, &dns):
-		return "check the host in the upstream's url"
-	case errors.As(err, &unknown):
-		return "name the authority's certificate file in the upstream's `ca`"
-	case errors.As(err, &hostname):
-		return "the certificate is for another name: check the host in the upstream's url"
-	case errors.As(err, &record):
-		return "it does not speak TLS on this port: check http or https in the upstream's url"
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "check that it runs and the port in the upstream's url"
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return "it accepted the connection and stopped answering"
-	}
-	return "check that it runs and can be reached from here"
 }

@@ -73,8 +73,11 @@ func transient(resp *http.Response) (wait time.Duration, ok bool) {
 	return 0, true
 }
 
-// connection is true for an error of the connection, not of the caller, of the body or of a rule.
+// connection is true for an error of the connection, not of the caller, of the body or of a rule, a proxy's included.
 func connection(err error) bool {
+	if proxy, is := errors.AsType[*proxyRefusal](err); is && proxy.status < 500 {
+		return false
+	}
 	return !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) &&
 		!errors.Is(err, ErrBody) && !errors.Is(err, ErrHost) && !errors.Is(err, errHeaderTimeout)
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,9 +23,9 @@ const patience = 15 * time.Minute
 // newTransports connect to a registry over the network: one for bodies that stream, and a quick one for all else, which
 // are the most. Nothing limits the connections: a limit would let slow uploads starve manifests. The first one's own
 // buffers are small, since bodies go past them (conn.go).
-func newTransports(ca string, quickTimeout time.Duration, log *slog.Logger) (bulk *http.Transport, quick *h1.Client, err error) {
+func newTransports(ca string, resolver *net.Resolver, quickTimeout time.Duration, log *slog.Logger) (bulk *http.Transport, quick *h1.Client, err error) {
 	t := &tlsDialer{
-		dialer: &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second},
+		dialer: &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Resolver: resolver},
 		ca:     ca,
 		log:    log,
 	}
@@ -54,6 +55,7 @@ func newTransports(ca string, quickTimeout time.Duration, log *slog.Logger) (bul
 		ResponseHeaderTimeout:  patience,
 		ExpectContinueTimeout:  expectTimeout,
 		MaxResponseHeaderBytes: maxHeader,
+		OnProxyConnectResponse: connectAnswered,
 		ForceAttemptHTTP2:      false, // see the package comment
 	}
 	other := bulk.Clone()
@@ -113,7 +115,7 @@ func (t *tlsDialer) dialTLS(ctx context.Context, network, addr string) (net.Conn
 		return nil, &dialError{err}
 	}
 	cfg = cfg.Clone()
-	cfg.ServerName = host
+	cfg.ServerName, _, _ = strings.Cut(host, "%") // a zone of IPv6 is this machine's own
 	below := &gather{Conn: raw}
 	tc := tls.Client(below, cfg)
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"sync/atomic"
@@ -32,6 +33,7 @@ type Options struct {
 
 	Embedded  http.Handler      // the registry is this handler, in this process
 	Transport http.RoundTripper // nil: one of our own; for tests
+	Resolver  *net.Resolver     // nil: the system's; for tests
 }
 
 // Registry is one registry. It is safe for concurrent use; nothing but its rates limits how many requests are under way.
@@ -120,7 +122,7 @@ func New(o Options) (*Registry, error) {
 	case o.Embedded != nil:
 		r.transport, r.server = embeddedTransport(o.Embedded, r.log)
 	default:
-		bulk, quick, err := newTransports(o.CA, r.headerTimeout, r.log)
+		bulk, quick, err := newTransports(o.CA, o.Resolver, r.headerTimeout, r.log)
 		if err != nil {
 			return nil, fmt.Errorf("upstream %s: %w", r.base.Host, err)
 		}
