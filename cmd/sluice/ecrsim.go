@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -236,7 +237,7 @@ func runECRSim(ctx context.Context, flags *pflag.FlagSet, env func(string) (stri
 	}
 	fmt.Fprintf(stdout, "control plane  AWS_ENDPOINT_URL_ECR=%s AWS_REGION=%s AWS_ACCESS_KEY_ID=%s AWS_SECRET_ACCESS_KEY=any\n", endpoint, o.Region, o.Principals[0].AccessKey)
 	fmt.Fprintf(stdout, "layers         %s\n", o.BlobURL)
-	return serveECR(ctx, listeners)
+	return serveECR(ctx, logger, listeners)
 }
 
 // everyECR tells apart what one address serves.
@@ -255,13 +256,13 @@ func everyECR(sim *ecrsim.Simulator, blobHost string, blobsToo bool) http.Handle
 	})
 }
 
-func serveECR(ctx context.Context, listeners []*ecrListener) error {
+func serveECR(ctx context.Context, logger *slog.Logger, listeners []*ecrListener) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	done := make(chan struct{})
 	servers := make([]*http.Server, len(listeners))
 	for i, l := range listeners {
-		s := &http.Server{Handler: l.handler, TLSConfig: l.tls, ReadHeaderTimeout: time.Minute}
+		s := &http.Server{Handler: l.handler, TLSConfig: l.tls, ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug)}
 		servers[i] = s
 		go func() {
 			defer func() { done <- struct{}{} }()

@@ -80,6 +80,7 @@ func serve(ctx context.Context, flags *pflag.FlagSet, env func(string) (string, 
 	if err != nil {
 		return err
 	}
+	takeOverLogs(logger)
 	overrides := config.Environment(env)
 	for _, name := range config.OverrideNames() {
 		if f := flags.Lookup(name); f != nil && f.Changed {
