@@ -174,12 +174,7 @@ func (j *judging) gather(rw *rewriting) error {
 	var mu sync.Mutex
 	g, ctx := errgroup.WithContext(j.ex.ctx())
 	g.SetLimit(lookups)
-	asked := map[string]bool{}
-	for _, e := range rw.doc.Manifests {
-		if asked[e.Digest] {
-			continue
-		}
-		asked[e.Digest] = true
+	for _, e := range j.tellingEntries(rw.doc) {
 		needed := filters.NeedsChild(rw.doc, e, j.policy)
 		g.Go(func() error {
 			child, local, err := j.child(ctx, e, needed)
@@ -197,6 +192,33 @@ func (j *judging) gather(rw *rewriting) error {
 		})
 	}
 	return g.Wait()
+}
+
+// tellingEntries has one entry for each digest. An index may list a document twice, and say less of it the first time: what
+// one entry leaves open has to be read for both.
+func (j *judging) tellingEntries(doc *ocidoc.Document) []ocidoc.Descriptor {
+	telling := func(e ocidoc.Descriptor) int {
+		switch {
+		case !filters.NeedsChild(doc, e, j.policy):
+			return 0
+		case !saysAttestation(e):
+			return 1
+		}
+		return 2
+	}
+	var entries []ocidoc.Descriptor
+	at := map[string]int{}
+	for _, e := range doc.Manifests {
+		i, again := at[e.Digest]
+		switch {
+		case !again:
+			at[e.Digest] = len(entries)
+			entries = append(entries, e)
+		case telling(e) > telling(entries[i]):
+			entries[i] = e
+		}
+	}
+	return entries
 }
 
 // indexOfManifests is false for BuildKit's cache index, whose entries are blobs.
