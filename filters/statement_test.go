@@ -151,6 +151,14 @@ func TestTagsThatNameADigest(t *testing.T) {
 			t.Errorf("SignatureTag(%q) = %q, %v", tag, got, ok)
 		}
 	}
+	for tag, want := range map[string]bool{
+		stem: true, "sha512-" + digestA[7:]: true, stem + "0": false, stem + ".sig": false, "sha384-" + digestA[7:]: false,
+		strings.ToUpper(stem): false, "sha512-": false, "sha512": false, "latest": false, "": false,
+	} {
+		if got := IsFallbackTag(tag); got != want {
+			t.Errorf("IsFallbackTag(%q) = %v", tag, got)
+		}
+	}
 	for tag, want := range map[string]string{stem: digestA, stem + "0": "", stem + ".sig": "", "latest": "", "": "", "sha512-" + digestA[7:]: ""} {
 		if got, ok := ParseFallbackTag(tag); got != want || ok != (want != "") {
 			t.Errorf("ParseFallbackTag(%q) = %q, %v", tag, got, ok)

@@ -29,6 +29,13 @@ func FallbackTag(digest string) string {
 	return algorithm + "-" + encoded[:64]
 }
 
+// IsFallbackTag reports whether a tag is the referrers fallback tag of some
+// document.
+func IsFallbackTag(tag string) bool {
+	algorithm, encoded, _ := strings.Cut(tag, "-")
+	return (algorithm == "sha256" || algorithm == "sha512") && ocidoc.ValidDigest("sha256:"+encoded) // both have 64 digits here
+}
+
 // ParseFallbackTag returns the digest that a referrers fallback tag is about.
 // Those of sha512 digests are cut and do not tell it: ok is false.
 func ParseFallbackTag(tag string) (digest string, ok bool) {

@@ -22,7 +22,7 @@ import (
 func (ex *exchange) putJudged(ref string, doc *ocidoc.Document, contentType string) error {
 	start := ex.p.now()
 	policy := ex.policy()
-	_, fallback := filters.ParseFallbackTag(ref)
+	fallback := filters.IsFallbackTag(ref)
 	if fallback {
 		policy.Unwrap = filters.UnwrapNever // readers of the referrers tag schema expect an index
 	}
@@ -119,7 +119,7 @@ func (ex *exchange) apply(ref string, rw *rewriting) error {
 		if err := ex.putRewritten(ref, rw); err != nil {
 			return err
 		}
-		if _, fallback := filters.ParseFallbackTag(ref); fallback && ex.p.cfg.StoreIn(ex.repo) == ex.repo {
+		if filters.IsFallbackTag(ref) && ex.p.cfg.StoreIn(ex.repo) == ex.repo {
 			// The client's list has replaced the one that attestations were added to.
 			if stored, err = ex.storeTaken(rw); err != nil {
 				return err

@@ -103,7 +103,7 @@ func (ex *exchange) stripOnly(ref string, doc *ocidoc.Document, policy filters.P
 	if err != nil {
 		return ex.refuseMissing(err)
 	}
-	if _, fallback := filters.ParseFallbackTag(ref); rw.plan.Empty && fallback {
+	if rw.plan.Empty && filters.IsFallbackTag(ref) {
 		return ex.answerManifest(ref, doc) // as with storage: acknowledged, and not forwarded
 	}
 	if rw.plan.Empty {
