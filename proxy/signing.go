@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -36,12 +37,14 @@ func (ex *exchange) checkSigned(ref string, doc *ocidoc.Document) error {
 	if err := ex.passthroughMayWrite(); err != nil {
 		return err // who may not push here is not told what a digest became (I9)
 	}
-	if aliases[0].MediaTypes != converted(ex.policy()) {
-		// The rule that converted it was taken back, so it may be upstream as it was pushed by now.
-		there, err := ex.exists(manifestPath(signed))
-		if there || err != nil {
-			return err
-		}
+	// Upstream may have it too, and then whoever pulls that is protected: it was there before Sluice, or before a rule.
+	there, err := ex.exists(manifestPath(signed))
+	if p, is := errors.AsType[*passed](err); is && p.resp.StatusCode == http.StatusForbidden {
+		discard(p.resp)
+		err = nil // who may push and not read
+	}
+	if there || err != nil {
+		return err
 	}
 	forwarded := aliases[0].Forwarded
 	if ex.rule.SignedOriginals == config.SignedWarn {
