@@ -72,3 +72,6 @@ func (p *Proxy) SlowTime(d time.Duration) { p.slowBodies.window = d }
 
 // ManifestTime is for how long the rest of a large manifest is waited for. It is set before the first request.
 func (p *Proxy) ManifestTime(d time.Duration) { p.manifestTime = d }
+
+// SettleCharges asks the storage what other replicas have done with what is charged for here; false: there was no need.
+func (p *Proxy) SettleCharges(ctx context.Context) bool { return p.settleCharges(ctx) }

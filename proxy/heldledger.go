@@ -223,6 +223,52 @@ func (l *heldLedger) swept(live func(generation string) bool) {
 	}
 }
 
+// pressed is true when somebody has used up half of what each may hold, or the table is half full.
+func (l *heldLedger) pressed(limit int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, h := range l.holders {
+		if h.total > limit/2 {
+			return true
+		}
+	}
+	return len(l.charges) > l.most/2
+}
+
+// keys are those of all charges in the table.
+func (l *heldLedger) keys() map[chargeKey]bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	keys := make(map[chargeKey]bool, len(l.charges))
+	for key := range l.charges {
+		keys[key] = true
+	}
+	return keys
+}
+
+// end ends charges for what is not there any more.
+func (l *heldLedger) end(gone map[chargeKey]bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for key := range gone {
+		l.remove(key)
+	}
+}
+
+// anyCharged is true when one of the things costs somebody something.
+func (l *heldLedger) anyCharged(things []heldThing) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, t := range things {
+		for generation := range l.generations {
+			if _, ok := l.charges[t.in(generation)]; ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func (l *heldLedger) put(key chargeKey, c charge) {
 	l.remove(key)
 	if len(l.charges) >= l.most {

@@ -18,7 +18,7 @@ import (
 //
 // It counts in this process, and from its start: replicas share only the storage, which has no counter that many can
 // add to, and the quota is there against one client that fills the storage, not for bills. With n replicas the bound is n
-// times as high.
+// times as high. What other replicas do with a thing that is charged for here is found out late, by settleCharges.
 type heldQuota struct {
 	limit config.Size // 0: none
 	*heldLedger

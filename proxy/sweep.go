@@ -22,9 +22,9 @@ const (
 func (s *site) housekeeping(ctx context.Context) {
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
-	var swept, stored time.Time
+	var swept, stored, settled time.Time
 	for {
-		s.keepHouse(ctx, &swept, &stored)
+		s.keepHouse(ctx, &swept, &stored, &settled)
 		select {
 		case <-ctx.Done():
 			return
@@ -33,7 +33,7 @@ func (s *site) housekeeping(ctx context.Context) {
 	}
 }
 
-func (s *site) keepHouse(ctx context.Context, swept, stored *time.Time) {
+func (s *site) keepHouse(ctx context.Context, swept, stored, settled *time.Time) {
 	p := s.take()
 	defer p.handlers.Done()
 	p.authority.expire()
@@ -48,6 +48,9 @@ func (s *site) keepHouse(ctx context.Context, swept, stored *time.Time) {
 	if elapsed(*stored, now, storedEvery) {
 		*stored = now
 		p.sweepStored(ctx)
+	}
+	if elapsed(*settled, now, settleEvery) && p.settleCharges(ctx) {
+		*settled = now
 	}
 }
 
