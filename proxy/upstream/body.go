@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/textproto"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +23,7 @@ type body struct {
 	asks     bool  // sent with Expect: 100-continue
 	agreed   atomic.Bool
 	answered atomic.Bool   // any byte of an answer came
+	hints    atomic.Int32  // informational answers other than 100 Continue
 	wait     time.Duration // how long an answer's headers may take once they began
 	mute     func()        // called when the registry said nothing to Expect
 
@@ -61,7 +64,7 @@ func (b *body) Read(p []byte) (int, error) {
 
 // open is the gate in front of every Read. Behind Expect the transport calls Read for the first time when
 // the registry agreed, when it said nothing for a while (RFC 9110 section 10.1.1 lets the body go
-// then), or when the final status is there, which Do is about to see.
+// then), also behind 102 Processing or 103 Early Hints, or when the final status is there, which Do is about to see.
 func (b *body) open() bool {
 	if b.asks && !b.agreed.Load() && b.answered.Load() {
 		b.mu.Lock()
@@ -72,9 +75,12 @@ func (b *body) open() bool {
 			defer t.Stop()
 			select {
 			case <-b.sealed:
-			case <-t.C: // the connection broke in the middle of the headers
+				return false
+			case <-t.C:
+				if b.hints.Load() == 0 {
+					return false // the connection broke in the middle of the headers
+				}
 			}
-			return false
 		}
 	}
 	b.mu.Lock()
@@ -120,6 +126,17 @@ func (b *body) seal() (whole bool) {
 		close(b.sealed)
 	}
 	return !b.begun
+}
+
+// maxHints is how many informational answers are taken, as in internal/h1.
+const maxHints = 5
+
+// informed is called with each informational answer.
+func (b *body) informed(status int, _ textproto.MIMEHeader) error {
+	if status != http.StatusContinue && b.hints.Add(1) > maxHints {
+		return fmt.Errorf("more than %d informational answers", maxHints)
+	}
+	return nil
 }
 
 // sentOn is called with the connection that an attempt goes over.

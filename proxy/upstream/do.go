@@ -215,6 +215,7 @@ func (r *Registry) stream(ctx context.Context, p *plan, req *http.Request) (*htt
 		req.Header["Expect"] = []string{"100-continue"}
 		trace.GotFirstResponseByte = func() { b.answered.Store(true) }
 		trace.Got100Continue = func() { b.agreed.Store(true) }
+		trace.Got1xxResponse = b.informed
 	}
 	req.Body, req.ContentLength = b, p.length
 	resp, err := r.roundTrip(p.operation(), r.transport, req.WithContext(httptrace.WithClientTrace(ctx, trace)))

@@ -208,3 +208,56 @@ func TestARegistryThatIgnoresExpectIsAskedOnce(t *testing.T) {
 		t.Errorf("announced %d times, want 2: it may have learned", n)
 	}
 }
+
+// Informational answers are neither an agreement nor a refusal.
+func TestInformationalAnswersDecideNothingAboutABody(t *testing.T) {
+	const hint = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+	for name, c := range map[string]struct {
+		before string
+		status int // of the answer before the body; 0: the body is waited for
+		want   int // 0: none
+	}{
+		"and then nothing": {hint, 0, 201},
+		"and an agreement": {hint + "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n", 0, 201},
+		"and a refusal":    {hint, 413, 413},
+		"without end":      {strings.Repeat(hint, 100), 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			src := &counter{r: io.LimitReader(zeros{}, layerSize)}
+			u := raw(t, func(req *http.Request, br *bufio.Reader, conn net.Conn, _ int) bool {
+				fmt.Fprint(conn, c.before)
+				if c.status == 0 {
+					if n, _ := io.Copy(io.Discard, req.Body); c.want == 201 && n != layerSize {
+						t.Errorf("%d bytes arrived", n)
+					}
+					fmt.Fprint(conn, "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+					return true
+				}
+				time.Sleep(100 * time.Millisecond) // nobody has agreed
+				fmt.Fprintf(conn, "HTTP/1.1 %d X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", c.status)
+				return false
+			})
+			r, _ := open(t, Options{URL: u, Credentials: Anonymous})
+			if c.status == 0 {
+				r.transport.(*http.Transport).ExpectContinueTimeout = 20 * time.Millisecond
+			}
+			resp, err := r.Do(t.Context(), upload(src))
+			if c.want == 0 {
+				if !errors.Is(err, ErrUnreachable) {
+					t.Errorf("%v, %v", resp, err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != c.want {
+				t.Errorf("status %d", resp.StatusCode)
+			}
+			if n := src.read(); c.status != 0 && n != 0 {
+				t.Errorf("%d bytes were read", n)
+			}
+		})
+	}
+}
