@@ -104,7 +104,7 @@ func (c *Client) roundTrip(req *http.Request, timeout time.Duration, other http.
 			return resp, nil // and the connection may be another request's already
 		}
 		stale := cn.reused && !cn.answered && (!cn.wrote || repeatable(req, payload))
-		if !stale || ctx.Err() != nil || errors.Is(err, ErrHeaderTimeout) || errors.Is(err, errBadRequest) {
+		if !stale || ctx.Err() != nil || errors.Is(err, ErrHeaderTimeout) || errors.Is(err, ErrBadRequest) {
 			return nil, err
 		}
 		cn = nil // another idle one may be as old
@@ -127,6 +127,8 @@ func forOther(req *http.Request, payload []byte) *http.Request {
 	if b, ours := req.Body.(*Body); ours {
 		b.lent = true
 		req = req.WithContext(req.Context())
+		// With GetBody a request of which nothing was written is sent over another connection, whatever its method.
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(payload)), nil }
 		req.Body = io.NopCloser(bytes.NewReader(payload))
 	}
 	return req

@@ -33,12 +33,13 @@ func (b *Body) Close() error { return nil }
 
 var _ io.ReadCloser = (*Body)(nil)
 
-var errBadRequest = errors.New("request has a name or value that no HTTP header may hold")
+// ErrBadRequest says that a request cannot be written. Nothing of it was sent.
+var ErrBadRequest = errors.New("request has a name or value that no HTTP header may hold")
 
 // appendRequest writes a request as it goes over the wire, with its body.
 func appendRequest(b []byte, req *http.Request, body []byte) ([]byte, error) {
 	if !isToken(req.Method) {
-		return b, errBadRequest
+		return b, ErrBadRequest
 	}
 	b = append(b, req.Method...)
 	b = append(b, ' ')
@@ -46,16 +47,17 @@ func appendRequest(b []byte, req *http.Request, body []byte) ([]byte, error) {
 	b = appendTarget(b, req)
 	for _, c := range b[at:] {
 		if c <= ' ' || c == 0x7f {
-			return b, errBadRequest
+			return b, ErrBadRequest
 		}
 	}
 	host := req.Host
 	if host == "" {
 		host = req.URL.Host
 	}
+	host = withoutZone(host)
 	for i := range len(host) {
 		if c := host[i]; c <= ' ' || c >= 0x7f || c == '/' || c == '@' {
-			return b, errBadRequest
+			return b, ErrBadRequest
 		}
 	}
 	b = append(b, " HTTP/1.1\r\nHost: "...)
@@ -66,11 +68,11 @@ func appendRequest(b []byte, req *http.Request, body []byte) ([]byte, error) {
 			continue
 		}
 		if !isToken(name) {
-			return b, errBadRequest
+			return b, ErrBadRequest
 		}
 		for _, v := range values {
 			if v = strings.Trim(v, " \t"); !visible(v) {
-				return b, errBadRequest
+				return b, ErrBadRequest
 			}
 			b = append(b, name...)
 			b = append(b, ": "...)
@@ -85,6 +87,18 @@ func appendRequest(b []byte, req *http.Request, body []byte) ([]byte, error) {
 	}
 	b = append(b, "\r\n"...)
 	return append(b, body...), nil
+}
+
+// withoutZone is a host as others know it: which interface an IPv6 address is behind means nothing to them (RFC 6874).
+func withoutZone(host string) string {
+	if !strings.HasPrefix(host, "[") {
+		return host
+	}
+	end := strings.LastIndexByte(host, ']')
+	if zone := strings.IndexByte(host, '%'); zone >= 0 && zone < end {
+		return host[:zone] + host[end:]
+	}
+	return host
 }
 
 // ours are headers that say how this client sends, and that nobody else has a say in.

@@ -332,6 +332,33 @@ func TestWhatIsSent(t *testing.T) {
 	}
 }
 
+// A zone says by which interface this machine reaches an address, and is nobody else's business.
+func TestTheZoneOfAnAddressIsNotSent(t *testing.T) {
+	got := make(chan string, 1)
+	s := serve(t, func(_ int, c *peer) {
+		for {
+			r, _, more := c.request()
+			if !more {
+				return
+			}
+			got <- r.Host
+			c.say(ok)
+		}
+	})
+	c := newClient(t)
+	c.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, s.ln.Addr().String())
+	}
+	for url, want := range map[string]string{"http://[fe80::1%25eth0]:5000/v2/": "[fe80::1]:5000", "http://[fe80::1%25eth0]/v2/": "[fe80::1]", "http://[::1]:5000/": "[::1]:5000"} {
+		if _, _, err := do(t, c, "GET", url, ""); err != nil {
+			t.Fatal(err)
+		}
+		if host := <-got; host != want {
+			t.Errorf("%s: Host is %s, want %s", url, host, want)
+		}
+	}
+}
+
 // What goes into a header must not be able to end it.
 func TestNoRequestIsMadeOfWhatNoHeaderMayHold(t *testing.T) {
 	s := serve(t, answers(ok))
