@@ -115,7 +115,7 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 				discard(resp)
 				continue
 			}
-		case late && (p.repeat || resp.StatusCode == http.StatusTooManyRequests && (p.post || p.stream != nil && whole)) && try.fits(wait):
+		case late && (p.repeat || undone(resp) && (p.post || p.stream != nil && whole)) && try.fits(wait):
 			discard(resp)
 			if try.again(ctx, wait) {
 				continue

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"sluice/proxy/internal/h1"
 )
 
 // Repeating ends after this time, well inside the patience of every push client (Docker gives a
@@ -55,7 +57,7 @@ func (t *retry) again(ctx context.Context, wait time.Duration) bool {
 // transient says that the same request may get a better answer soon, and when upstream wants it.
 func transient(resp *http.Response) (wait time.Duration, ok bool) {
 	switch resp.StatusCode {
-	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 	default:
 		return 0, false
 	}
@@ -73,13 +75,19 @@ func transient(resp *http.Response) (wait time.Duration, ok bool) {
 	return 0, true
 }
 
+// undone says of an answer that the registry has done nothing: it has turned the request away, or has not had all of it in time
+// (RFC 9110 section 15.5.9), which is what front ends say on an idle connection just as a request is on its way.
+func undone(resp *http.Response) bool {
+	return resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusRequestTimeout
+}
+
 // connection is true for an error of the connection, not of the caller, of the body or of a rule, a proxy's included.
 func connection(err error) bool {
 	if proxy, is := errors.AsType[*proxyRefusal](err); is && proxy.status < 500 {
 		return false
 	}
 	return !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) &&
-		!errors.Is(err, ErrBody) && !errors.Is(err, ErrHost) && !errors.Is(err, errHeaderTimeout)
+		!errors.Is(err, ErrBody) && !errors.Is(err, ErrHost) && !errors.Is(err, errHeaderTimeout) && !errors.Is(err, h1.ErrBadRequest)
 }
 
 // discard reads the rest of a short answer, so that its connection can be used again.

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"sluice/proxy/internal/h1"
 )
 
 func TestWhatIsRepeated(t *testing.T) {
@@ -29,6 +31,10 @@ func TestWhatIsRepeated(t *testing.T) {
 		"a GET after a 503":                       {get, []int{503, 200}, 200, 2},
 		"a GET after 429, 502 and 504":            {get, []int{429, 502, 504, 200}, 200, 4},
 		"a GET after cut connections":             {get, []int{0, 0, 200}, 200, 3},
+		"a GET after a 408":                       {get, []int{408, 200}, 200, 2},
+		"a POST after a 408":                      {post, []int{408, 202}, 202, 2},
+		"a PATCH not after a 408":                 {patch, []int{408, 202}, 408, 1},
+		"a stream after a 408":                    {Request{Method: "PUT", Repository: "app", Path: "x", Body: strings.NewReader(strings.Repeat("x", 1<<20)), ContentLength: 1 << 20}, []int{408, 201}, 201, 2},
 		"a GET gets the last 503 in the end":      {get, []int{503}, 503, retryAttempts},
 		"a GET gives up":                          {get, []int{0}, 0, retryAttempts},
 		"a GET not after a 500":                   {get, []int{500, 200}, 500, 1},
@@ -90,6 +96,19 @@ func TestWhatIsRepeated(t *testing.T) {
 				t.Errorf("waited %s", total)
 			}
 		})
+	}
+}
+
+// A request that cannot be written is no fault of the connection.
+func TestARequestThatNoServerCouldReadIsNotTriedAgain(t *testing.T) {
+	var n atomic.Int32
+	u := raw(t, func(*http.Request, *bufio.Reader, net.Conn, int) bool { n.Add(1); return false })
+	r, clock := open(t, Options{URL: u, Credentials: Anonymous})
+	if _, err := r.Do(t.Context(), Request{Repository: "app", Path: "tags/list", Header: http.Header{"Accept": {"a\x00b"}}}); !errors.Is(err, h1.ErrBadRequest) {
+		t.Errorf("%v", err)
+	}
+	if n.Load() != 0 || len(clock.slept) != 0 {
+		t.Errorf("%d requests, and it was tried again %d times", n.Load(), len(clock.slept))
 	}
 }
 
