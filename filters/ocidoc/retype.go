@@ -208,7 +208,8 @@ func (p *patcher) comma(m member) int {
 	return m.value.end + strings.IndexByte(p.src[m.value.end:], ',')
 }
 
-func (p *patcher) apply() ([]byte, error) {
+// patched is the text with the changes.
+func (p *patcher) patched() []byte {
 	slices.SortStableFunc(p.patches, func(a, b patch) int { return a.start - b.start })
 	out := make([]byte, 0, len(p.src)+256)
 	at := 0
@@ -216,7 +217,12 @@ func (p *patcher) apply() ([]byte, error) {
 		out = append(append(out, p.src[at:c.start]...), c.text...)
 		at = c.end
 	}
-	out = append(out, p.src[at:]...)
+	return append(out, p.src[at:]...)
+}
+
+// apply is the same for a whole document.
+func (p *patcher) apply() ([]byte, error) {
+	out := p.patched()
 	if len(out) > MaxBytes {
 		return nil, fmt.Errorf("rewrite: %w: %d bytes, at most %d are accepted", ErrTooLarge, len(out), MaxBytes)
 	}

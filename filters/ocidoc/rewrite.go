@@ -10,7 +10,8 @@ import (
 )
 
 // Edit is one change to an index: of the entry with this number, cut it, or
-// replace those of its three values that are not zero here.
+// replace those of its three values that are not zero here. With the digest go
+// the entry's `data` and `urls`.
 type Edit struct {
 	Entry             int
 	Cut               bool
@@ -112,29 +113,27 @@ func (d *Document) gap(i int) string {
 }
 
 // appendTo writes the entry, with the edit's values in place of its own. All
-// three are there, Parse sees to it, in whatever order.
+// three are there, Parse sees to it, in whatever order. With another digest go
+// `data` and `urls`, which hold the document that the old one names, or lead to
+// it (image-spec "descriptor.md").
 func (e entry) appendTo(out []byte, src string, edit Edit) []byte {
-	type replacement struct {
-		span
-		text string
+	p := patcher{src: e.value.of(src)}
+	if edit == (Edit{Entry: edit.Entry}) {
+		return append(out, p.src...)
 	}
-	var rs []replacement
+	replace := func(s span, text string) {
+		p.replace(span{s.start - e.value.start, s.end - e.value.start}, text)
+	}
 	if edit.MediaType != "" {
 		text, _ := json.Marshal(edit.MediaType) // a string always marshals
-		rs = append(rs, replacement{e.mediaType, string(text)})
+		replace(e.mediaType, string(text))
 	}
 	if edit.Digest != "" {
-		rs = append(rs, replacement{e.digest, `"` + edit.Digest + `"`})
+		replace(e.digest, `"`+edit.Digest+`"`)
+		p.cut(p.members(0), []string{"data", "urls"})
 	}
 	if edit.Size != 0 {
-		rs = append(rs, replacement{e.size, strconv.FormatInt(edit.Size, 10)})
+		replace(e.size, strconv.FormatInt(edit.Size, 10))
 	}
-	slices.SortFunc(rs, func(a, b replacement) int { return a.start - b.start })
-	at := e.value.start
-	for _, r := range rs {
-		out = append(out, src[at:r.start]...)
-		out = append(out, r.text...)
-		at = r.end
-	}
-	return append(out, src[at:e.value.end]...)
+	return append(out, p.patched()...)
 }

@@ -66,6 +66,19 @@ func TestRewriteReplacesValuesWhereTheyAre(t *testing.T) {
 	}
 }
 
+// What an entry carries of the old document, or says of where to get it, is not about the new one.
+func TestAnEntryWithAnotherDigestLosesTheEmbeddedDocument(t *testing.T) {
+	d := mustParse(t, []byte(`{"manifests":[{"data" : "e30=" ,"digest":"`+digestA+`" , "urls":["u"],"mediaType":"x","size":2}]}`))
+	for edit, want := range map[Edit]string{
+		{Digest: digestB, Size: 3}: `{"digest":"` + digestB + `" ,"mediaType":"x","size":3}`,
+		{Size: 3}:                  `{"data" : "e30=" ,"digest":"` + digestA + `" , "urls":["u"],"mediaType":"x","size":3}`,
+	} {
+		if got := string(mustRewrite(t, d, []Edit{edit})); got != `{"manifests":[`+want+`]}` {
+			t.Errorf("%+v: got  %s\nwant the entry %s", edit, got, want)
+		}
+	}
+}
+
 func TestRewriteRefusesEditsThatMakeNoSense(t *testing.T) {
 	index := mustParse(t, []byte(`{"manifests":[{"mediaType":"x","digest":"`+digestA+`","size":1}]}`))
 	manifest, err := Parse([]byte(`{}`), MediaTypeOCIManifest)
@@ -112,7 +125,9 @@ type refEntry struct {
 	Unknown     json.RawMessage   `json:"x-unknown,omitempty"`
 	Digest      string            `json:"digest"`
 	Size        int64             `json:"size"`
+	URLs        []string          `json:"urls,omitempty"`
 	Annotations map[string]string `json:"annotations,omitempty"`
+	Data        []byte            `json:"data,omitempty"`
 	Platform    map[string]any    `json:"platform,omitempty"`
 }
 
@@ -129,7 +144,9 @@ var (
 			Unknown:     genUnknown.Draw(t, "unknown"),
 			Digest:      genDigest.Draw(t, "digest"),
 			Size:        rapid.Int64Min(0).Draw(t, "size"),
+			URLs:        rapid.SampledFrom([][]string{nil, nil, {"https://example.com/a"}}).Draw(t, "urls"),
 			Annotations: genNotes.Draw(t, "annotations"),
+			Data:        rapid.SampledFrom([][]byte{nil, nil, []byte("{}")}).Draw(t, "data"),
 		}
 		if rapid.Bool().Draw(t, "has platform") {
 			e.Platform = map[string]any{"os": genText.Draw(t, "os"), "architecture": genText.Draw(t, "arch"), "features": []string{"a"}}
@@ -207,7 +224,7 @@ func drawEdits(t *rapid.T, index refIndex) ([]Edit, refIndex) {
 				e.Size = edit.Size
 			}
 			edit.Digest = genDigest.Draw(t, "new digest")
-			e.Digest = edit.Digest
+			e.Digest, e.Data, e.URLs = edit.Digest, nil, nil
 			edits = append(edits, edit)
 		}
 		after.Manifests = append(after.Manifests, e)
