@@ -343,7 +343,8 @@ func (p *parser) annotations() (map[string]string, error) {
 	}
 	all := map[string]string{}
 	err := p.object(func(name string) error {
-		value, err := p.text()
+		var value string
+		err := p.optional(&value) // encoding/json, and so every registry in Go, takes null for ""
 		all[name] = value
 		return err
 	})

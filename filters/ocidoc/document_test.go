@@ -131,6 +131,7 @@ func TestParse(t *testing.T) {
 		{"unknown fields of an entry", MediaTypeOCIIndex, `{"manifests":[` + desc(`,"urls":["u"],"data":"e30=","platform":{"os":"linux","architecture":"arm64","variant":"v8","features":[]}`) + `]}`, "", KindIndex},
 		{"null for optional fields", MediaTypeOCIIndex, `{"manifests":null,"subject":null,"annotations":null,"artifactType":null,"config":null,"layers":null,"mediaType":null}`, "", KindIndex},
 		{"null for optional fields of an entry", MediaTypeOCIIndex, `{"manifests":[` + desc(`,"platform":null,"annotations":null,"artifactType":null`) + `]}`, "", KindIndex},
+		{"an annotation that is null", MediaTypeOCIIndex, index(`,"annotations":{"a":null,"b":"c"}`), "", KindIndex},
 		{"annotations that differ only in case", MediaTypeOCIIndex, index(`,"annotations":{"a":"1","A":"2"}`), "", KindIndex},
 		{"a manifest without layers", MediaTypeOCIManifest, `{"config":` + desc("") + `,"layers":null}`, "", KindManifest},
 		{"a sha512 digest", MediaTypeOCIManifest, `{"config":{"mediaType":"x","size":0,"digest":"sha512:` + strings.Repeat("0", 128) + `"}}`, "", KindManifest},
