@@ -146,7 +146,7 @@ func (ex *exchange) putNested(rw *rewriting) error {
 	return nil
 }
 
-// forwardWhole forwards an index with its attestations. Not every upstream looks whether the
+// forwardWhole forwards an index with its attestations, since storage failed. Not every upstream looks whether the
 // children are there, so they go first, and one that nobody has any more is refused.
 func (ex *exchange) forwardWhole(ref string, doc *ocidoc.Document, contentType string) error {
 	if _, err := ex.releaseAll(doc); err != nil {
@@ -168,7 +168,16 @@ func (ex *exchange) forwardWhole(ref string, doc *ocidoc.Document, contentType s
 			return ex.refuseMissing(err)
 		}
 	}
-	return ex.forward(ref, doc, contentType)
+	if err := ex.forward(ref, doc, contentType); err != nil {
+		return err
+	}
+	if len(seen) > 0 {
+		ex.log.Warn("forwarded with attestations, since storage failed", "reference", ref, "digest", doc.Digest(), "attestations", len(seen))
+	}
+	for range seen {
+		ex.p.observe.Exception("storage")
+	}
+	return nil
 }
 
 // standIn is an attestation manifest that was acknowledged and not kept (on_storage_error: strip):

@@ -202,6 +202,12 @@ func TestForwardingUnderStorageTroubleLeavesNothingDangling(t *testing.T) {
 					t.Errorf("upstream has %s, want what was pushed, %s (I4)", got, tree.Digest())
 				}
 				proxytest.AssertComplete(t, r.upstream)
+				if n := r.scrape()[`sluice_attestations_upstream_total{reason="storage"}`]; n != 1 {
+					t.Errorf("%v attestations are counted that are upstream because of the storage, want 1 (I2)", n)
+				}
+				if !strings.Contains(r.log.String(), "forwarded with attestations, since storage failed") {
+					t.Error("the log does not say that attestations are upstream (I2)")
+				}
 			})
 		}
 	}

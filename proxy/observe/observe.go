@@ -48,7 +48,7 @@ func New(version string) *Metrics {
 		}
 	}
 	m.exceptions = m.counters("sluice_attestations_upstream_total", "Attestations that are upstream although the rule takes them out.", "reason")
-	for _, r := range []string{"pushed_by_tag", "blob_upstream"} {
+	for _, r := range []string{"pushed_by_tag", "blob_upstream", "storage"} {
 		m.exceptions.WithLabelValues(r)
 	}
 	m.refusals = m.counters("sluice_access_refusals_total", "Requests of clients that were not let in.", "reason")
