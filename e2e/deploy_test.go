@@ -129,6 +129,7 @@ func TestTheChartRefusesWhatCannotWork(t *testing.T) {
 		want string
 	}{
 		"replicas without shared storage": {[]string{"--set-json", `config.storage={"s3":null,"filesystem":{"rootdirectory":"/var/lib/sluice"}}`}, "one replica's own"},
+		"a certificate nobody serves":     {[]string{"--set", "tls.secretName=t"}, "tls.secretName is not served"},
 		"an admin address nobody reaches": {[]string{"--set", "config.admin=127.0.0.1:5080"}, "config.admin must be a port"},
 		"a name that is mistyped":         {[]string{"--set", "replicas=3"}, "replicas"},
 		"a mistyped one further down":     {[]string{"--set", "service.Port=80"}, "Port"},

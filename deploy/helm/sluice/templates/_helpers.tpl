@@ -43,5 +43,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if not (regexMatch "^:[0-9]+$" (toString .Values.config.admin)) }}
 {{- fail "config.admin must be a port on every address of the pod, such as :5080: the probes ask there" }}
 {{- end }}
+{{- if and .Values.tls.secretName (not (dig "tls" "certificate" "" .Values.config)) }}
+{{- fail "tls.secretName is not served: set config.tls.certificate to /etc/sluice/tls/tls.crt and config.tls.key to /etc/sluice/tls/tls.key" }}
+{{- end }}
 {{- end }}
 {{- end }}
