@@ -65,6 +65,30 @@ func TestTheAccessLogHasALineForEveryRequestAndNoSecret(t *testing.T) {
 	}
 }
 
+// Who was refused what is what the line of a refusal is read for.
+func TestTheAccessLogSaysWhoWasRefusedAndWhere(t *testing.T) {
+	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), with(func(c *config.Config) {
+		c.AccessLog = true
+		c.Upstreams[0].Prefix = "team"
+		c.Access.Permissions = []config.Permission{{Identity: "anonymous", Repositories: []string{"**"}, Actions: []string{"pull"}}}
+	}))
+	r.request(http.MethodPut, "/v2/team/app/manifests/1", []byte("{}")).want(t, http.StatusForbidden)
+	r.request(http.MethodGet, "/v2/elsewhere/app/manifests/1", nil).want(t, http.StatusNotFound)
+	r.request(http.MethodGet, "/v2/", nil).want(t, http.StatusOK)
+	r.request(http.MethodGet, "/v2/_catalog", nil).want(t, http.StatusOK)
+	r.server.Close() // every line is written
+	for _, want := range []string{
+		"method=PUT route=manifest repository=team/app reference=1 status=403 .* identity=anonymous ",
+		"method=GET route=manifest repository=elsewhere/app reference=1 status=404 .* identity=anonymous ",
+		`method=GET route=base repository="" .* identity=anonymous `,
+		`method=GET route=catalog repository="" .* identity=anonymous `,
+	} {
+		if !regexp.MustCompile(want).MatchString(r.log.String()) {
+			t.Errorf("no %s in:\n%s", want, r.log.String())
+		}
+	}
+}
+
 func TestWithoutAccessLogThereIsNoLinePerRequest(t *testing.T) {
 	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}))
 	r.request(http.MethodGet, "/v2/", nil).want(t, http.StatusOK)

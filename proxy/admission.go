@@ -36,13 +36,13 @@ func (p *Proxy) admit(r *http.Request, wanted access.Scope) (access.Identity, *F
 	case err == nil:
 	case errors.Is(err, access.ErrUnauthenticated):
 		p.observe.Refused(observe.Unauthenticated)
-		f := refuse(http.StatusUnauthorized, codeUnauthorized, "authentication required for this registry").because(err)
+		f := refuse(http.StatusUnauthorized, codeUnauthorized, "authentication required for this registry: log in; if you have, the log of sluice says why that was not enough").because(err)
 		f.Header = http.Header{"Www-Authenticate": p.access.Challenge(wanted, false)}
-		p.log.Info("not authenticated", "method", r.Method, "remote", r.RemoteAddr, "reason", err)
+		p.log.Info("not authenticated", "method", r.Method, "remote", r.RemoteAddr, "repository", wanted.Repository, "reason", err)
 		return id, f
 	case errors.Is(err, access.ErrDenied):
 		p.observe.Refused(observe.Denied)
-		p.log.Info("denied", "method", r.Method, "remote", r.RemoteAddr, "reason", err)
+		p.log.Info("denied", "method", r.Method, "remote", r.RemoteAddr, "repository", wanted.Repository, "reason", err)
 		return id, refuse(http.StatusForbidden, codeDenied, "%v", err)
 	default:
 		p.observe.Refused(observe.Unavailable)

@@ -107,6 +107,7 @@ func (p *Proxy) catalog(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id, fail := p.admit(r, access.Scope{Catalog: true})
+	watching(w).identity = id.Name
 	if fail != nil {
 		writeFailure(w, fail)
 		return

@@ -154,7 +154,13 @@ func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, repo, ref strin
 	if !validRepository(repo) {
 		return nil, refuse(http.StatusBadRequest, codeNameInvalid, "repository name %q is not valid: lower-case letters, digits and single separators ., _, __, - in components divided by /", clip(repo))
 	}
+	seen := watching(w) // knows of whom it refuses, too
+	seen.repo = repo
+	if p.cfg.AccessLog || p.traces != nil {
+		seen.reference = referred(r, seen.route, ref)
+	}
 	id, fail := p.admit(r, access.Scope{Repository: repo, Action: action})
+	seen.identity = id.Name
 	if fail != nil {
 		return nil, fail
 	}
@@ -162,7 +168,6 @@ func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, repo, ref strin
 	if !ok {
 		return nil, refuse(http.StatusNotFound, codeNameUnknown, "no upstream is configured for repository %s: see upstreams[].prefix", repo)
 	}
-	seen := watching(w)
 	ex := &seen.exchange
 	*ex = exchange{
 		p: p, w: w, seen: seen, r: r, repo: repo, ref: ref, up: u, upRepo: upRepo, id: id,
@@ -170,10 +175,6 @@ func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, repo, ref strin
 	}
 	ex.logger = *slog.New(&ex.lines)
 	ex.log = &ex.logger
-	ex.seen.repo, ex.seen.identity = repo, id.Name
-	if p.cfg.AccessLog || p.traces != nil {
-		ex.seen.reference = referred(r, ex.seen.route, ref)
-	}
 	if u.Passthrough() {
 		ex.auth = r.Header.Get("Authorization")
 	}
@@ -265,7 +266,9 @@ func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 // carries the challenge that clients such as skopeo and Docker 20.10 act on.
 func (p *Proxy) base(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
-	if _, fail := p.admit(r, access.Scope{}); fail != nil {
+	id, fail := p.admit(r, access.Scope{})
+	watching(w).identity = id.Name
+	if fail != nil {
 		writeFailure(w, fail)
 		return
 	}
