@@ -84,3 +84,18 @@ func TestALargeManifestThatTricklesDoesNotHoldUpOthers(t *testing.T) {
 		}
 	}
 }
+
+// The time is the body's: that the registry takes longer for it is no fault of the client.
+func TestALargeManifestThatCameInTimeMayTakeTheRegistryLonger(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	const limit = 700 * time.Millisecond
+	m := &moody{}
+	r := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{Wrap: m.wrap}))
+	r.proxy.ManifestTime(limit)
+	m.mood.Store(&mood{is(http.MethodPut, "/manifests/"), func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		time.Sleep(2 * limit)
+		next.ServeHTTP(w, r)
+	}})
+	large := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[%s]}`, ociIndex, strings.Repeat(" ", 100<<10))
+	r.request(http.MethodPut, "/v2/app/manifests/1", large, "Content-Type", ociIndex).want(t, http.StatusCreated)
+}

@@ -135,16 +135,14 @@ func (ex *exchange) roomForManifest() (release func(), err error) {
 }
 
 // inTime reads the rest of a large manifest. A body that hardly comes is cut off as others are: the deadline of slowBodies
-// is in the past, and is not taken back here.
+// is in the past, and is not taken back here. The server takes the deadline back at the end of the body, and goes on reading, to
+// see whether the client is still there.
 func (ex *exchange) inTime(d time.Duration, read func() ([]byte, error)) ([]byte, error) {
 	rc := http.NewResponseController(ex.w)
 	_ = rc.SetReadDeadline(time.Now().Add(d))
 	body, err := read()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil, &errTooSlow{"the whole manifest", d.String()}
-	}
-	if err == nil {
-		_ = rc.SetReadDeadline(time.Time{}) // the server goes on reading, to see whether the client is still there
 	}
 	return body, err
 }

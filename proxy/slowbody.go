@@ -54,6 +54,7 @@ type slowBody struct {
 	waited time.Duration // since slowBytes came
 	total  time.Duration
 	bytes  int64 // that came in waited
+	over   bool  // nobody waits for it any more
 	slow   *errTooSlow
 }
 
@@ -110,6 +111,7 @@ func (b *slowBody) Read(p []byte) (int, error) {
 	if b.bytes += int64(n); b.bytes >= slowBytes {
 		b.waited, b.bytes = 0, 0
 	}
+	b.over = err != nil
 	if b.slow != nil && err != nil && !errors.Is(err, io.EOF) {
 		err = b.slow
 	}
@@ -120,6 +122,9 @@ func (b *slowBody) Read(p []byte) (int, error) {
 func (b *slowBody) check(window time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.over { // the server reads now, to see whether the client is still there, and a deadline would be taken for its end
+		return
+	}
 	var now time.Duration
 	if !b.since.IsZero() {
 		now = time.Since(b.since)
