@@ -123,8 +123,9 @@ type held struct {
 	size int64
 	open func(ctx context.Context, offset int64) (io.ReadCloser, error)
 	rc   io.ReadCloser // of the Read that runs, if one does
+	at   int64         // where rc is
 	ctx  context.Context
-	pos  int64
+	pos  int64 // what is read next
 
 	mu      sync.Mutex
 	reading bool
@@ -165,6 +166,15 @@ func (ex *exchange) holdsBlobs() bool {
 
 // serveHeld answers with bytes of our own, ranges included.
 func (ex *exchange) serveHeld(digest string, h *held) error {
+	if ex.r.Method == http.MethodGet && ex.r.Header.Get("Range") == "" {
+		// What cannot be opened is an error then, and no answer that breaks off at once.
+		if err := h.prepare(); err != nil {
+			if f, ours := errors.AsType[*Failure](err); ours {
+				return f
+			}
+			return ex.storageTransient(err, "blob %s of repository %s could not be read from the storage of sluice, see its log; try again", digest, ex.repo)
+		}
+	}
 	hd := ex.w.Header()
 	hd.Set("Content-Type", "application/octet-stream")
 	hd.Set("Docker-Content-Digest", digest)
@@ -183,16 +193,37 @@ func (h *held) Read(b []byte) (int, error) {
 	if h.pos >= h.size {
 		return 0, io.EOF
 	}
-	if h.rc == nil {
-		rc, err := h.open(h.ctx, h.pos)
-		if err != nil {
-			return 0, err
-		}
-		h.rc = rc
+	if err := h.reach(); err != nil {
+		return 0, err
 	}
 	n, err := h.rc.Read(b)
 	h.pos += int64(n)
+	h.at = h.pos
 	return n, err
+}
+
+// prepare opens what the next Read needs.
+func (h *held) prepare() error {
+	if !h.begin() {
+		return io.ErrClosedPipe
+	}
+	defer h.end()
+	return h.reach()
+}
+
+// reach opens the blob where it is read next. It is called between begin and end.
+func (h *held) reach() error {
+	if h.rc != nil && h.at != h.pos {
+		_ = h.drop()
+	}
+	if h.rc == nil {
+		rc, err := h.open(h.ctx, h.pos)
+		if err != nil {
+			return err
+		}
+		h.rc, h.at = rc, h.pos
+	}
+	return nil
 }
 
 func (h *held) begin() bool {
@@ -221,10 +252,7 @@ func (h *held) Seek(offset int64, whence int) (int64, error) {
 	if offset < 0 {
 		return 0, errors.New("seek before the start of a blob")
 	}
-	if offset != h.pos {
-		_ = h.drop()
-		h.pos = offset
-	}
+	h.pos = offset
 	return offset, nil
 }
 

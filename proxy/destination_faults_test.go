@@ -214,3 +214,22 @@ func TestAStrangerReadsNothingFromTheDestination(t *testing.T) {
 		r.request(http.MethodGet, path, nil, append([]string{"Authorization", mallory}, acceptAll...)...).want(t, http.StatusNotFound)
 	}
 }
+
+// A statement that its registry has and does not give now is worth another try, and nobody takes a part of it for the whole.
+func TestAStatementThatItsRegistryDoesNotGiveIsWorthAnotherTry(t *testing.T) {
+	m := &moody{}
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
+	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{Delete: true, Wrap: m.wrap}), storeTo(config.StoreToRepository))
+	r.push(proxytest.BuildKit, "app", "1", tree)
+	digest := tree.Statements()[0].Digest
+	r.request(http.MethodDelete, "/v2/app/blobs/"+digest, nil).want(t, http.StatusAccepted) // of what is still held here
+	m.mood.Store(&mood{is(http.MethodGet, "/v2/app-attestations/blobs/"), func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+		w.WriteHeader(http.StatusInternalServerError)
+	}})
+	a := r.request(http.MethodGet, "/v2/app/blobs/"+digest, nil).want(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
+	if said := string(a.body); a.Header.Get("Retry-After") == "" || !strings.Contains(said, digest) || !strings.Contains(said, "500 Internal Server Error") {
+		t.Errorf("the answer is %v, %s", a.Header, said)
+	}
+	m.heal()
+	r.request(http.MethodGet, "/v2/app/blobs/"+digest, nil).want(t, http.StatusOK)
+}
