@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"sluice/proxy/upstream"
@@ -23,10 +24,17 @@ var own = map[string]bool{
 	"Www-Authenticate": true, "Docker-Distribution-Api-Version": true,
 }
 
-// copyHeader takes over what upstream says about a document.
+// copyHeader takes over what upstream says about a document, and not what it says for this connection only (RFC 9110 section
+// 7.6.1).
 func copyHeader(to, from http.Header) {
+	var hop []string
+	for _, v := range from["Connection"] {
+		for name := range strings.SplitSeq(v, ",") {
+			hop = append(hop, http.CanonicalHeaderKey(strings.TrimSpace(name)))
+		}
+	}
 	for k, v := range from {
-		if !own[k] {
+		if !own[k] && !slices.Contains(hop, k) {
 			to[k] = v
 		}
 	}

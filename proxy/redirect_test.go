@@ -127,3 +127,19 @@ func TestReadsThatUpstreamRedirectsAreSentThere(t *testing.T) {
 		t.Errorf("Location %q, want %q", got, r.upstream.URL+path)
 	}
 }
+
+// What an answer says for one connection ends there (RFC 9110 section 7.6.1), also what it names itself.
+func TestHeadersOfTheConnectionToTheRegistryAreNotPassedOn(t *testing.T) {
+	r := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{Wrap: func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Connection", "keep-alive, x-hop")
+			w.Header().Set("Keep-Alive", "timeout=5")
+			w.Header().Set("X-Hop", "1")
+			w.Header().Set("X-End", "1")
+		})
+	}}))
+	a := r.request(http.MethodGet, "/v2/app/tags/list", nil).want(t, http.StatusOK)
+	if a.Header.Get("X-Hop") != "" || a.Header.Get("Keep-Alive") != "" || a.Header.Get("X-End") != "1" {
+		t.Errorf("%v", a.Header)
+	}
+}
