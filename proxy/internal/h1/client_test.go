@@ -197,6 +197,20 @@ func TestTheEndOfTheContextEndsARequest(t *testing.T) {
 			}
 		})
 	}
+	t.Run("while it is written", func(t *testing.T) {
+		ours, theirs := net.Pipe() // it takes nothing that is not read
+		defer theirs.Close()
+		c := newClient(t)
+		c.HeaderTimeout = time.Minute
+		c.Dial = func(context.Context, string, string) (net.Conn, error) { return ours, nil }
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		began := time.Now()
+		_, err := c.RoundTrip(request(t, "PUT", "http://registry.example/", strings.Repeat("x", largestBody)).WithContext(ctx))
+		if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took > 20*time.Second {
+			t.Errorf("%v after %s", err, took)
+		}
+	})
 	t.Run("before it begins", func(t *testing.T) {
 		s := serve(t, answers(ok))
 		ctx, cancel := context.WithCancelCause(t.Context())

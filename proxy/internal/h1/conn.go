@@ -18,6 +18,8 @@ const (
 	// quickly is how long an answer may take without that anything is made to notice the end of the context: most need a
 	// tenth of it, and what ends a request that is waiting costs as much as reading its answer.
 	quickly = 20 * time.Millisecond
+	// quickWrite is what a socket takes at once of a request, in all likelihood.
+	quickWrite = 8 << 10
 	// lastWords is how long a server that takes no more of a request may need to say why.
 	lastWords = 200 * time.Millisecond
 )
@@ -153,6 +155,9 @@ func (c *conn) ask(req *http.Request, payload []byte, timeout time.Duration) (h 
 	c.scratch = b
 	if err != nil {
 		return h, err
+	}
+	if len(b) > quickWrite && c.ctx.Done() != nil { // it may wait for a server that reads nothing
+		c.stop = context.AfterFunc(c.ctx, c.interrupt)
 	}
 	n, werr := c.nc.Write(b)
 	c.wrote = n > 0
