@@ -178,6 +178,33 @@ func TestAfterTheRuleIsTakenBackImagesGoUpstreamAsTheyWerePushed(t *testing.T) {
 	})
 }
 
+// The same of one image, which takes the place of its index. oras and crane send nothing but the tag when they are told that
+// the index exists.
+func TestAfterTheRuleIsTakenBackAnImageTakesThePlaceOfItsIndex(t *testing.T) {
+	every(t, func(t *testing.T, newUpstream upstreamFunc) {
+		for _, act := range []filters.Action{filters.Strip, filters.Store} {
+			for _, byDigest := range []bool{false, true} {
+				shared, up := inmemory.New(), newUpstream(t, proxytest.UpstreamOptions{})
+				tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy, Platforms: []string{"linux/amd64"}})
+				image := tree.Images()[0].Digest
+				newRig(t, up, action(act), storage(shared), mediaTypes(filters.MediaTypesDocker)).push(proxytest.BuildKit, "app", "1", tree)
+				r := newRig(t, up, action(act), storage(shared))
+				r.request(http.MethodHead, "/v2/app/manifests/"+tree.Digest(), nil, acceptAll...).want(t, http.StatusOK)
+				ref, at := "1", "1"
+				if byDigest {
+					ref, at = tree.Digest(), image
+				}
+				r.request(http.MethodPut, "/v2/app/manifests/"+ref, tree.Root.Bytes(), "Content-Type", ociIndex).want(t, http.StatusCreated)
+				if got := r.upstreamDigest("app", at); got != image {
+					t.Errorf("%s: upstream has %s, want the image %s", act, got, image)
+				}
+				proxytest.AssertClean(t, up)
+				proxytest.AssertComplete(t, up)
+			}
+		}
+	})
+}
+
 // I10, with conversions.
 func TestConversionsNeedNothingOfOneProcess(t *testing.T) {
 	for _, client := range proxytest.Clients() {

@@ -207,7 +207,19 @@ func (ex *exchange) rewritten(rw *rewriting) (*ocidoc.Document, error) {
 		return child, nil
 	}
 	child, err := ex.fetchManifest(u.Digest, ocidoc.MaxBytes)
-	return child, ex.refuseMissing(err)
+	if _, missing := asMissingChild(err); !missing {
+		return child, err
+	}
+	// It may be one that was converted when it was pushed, by a rule that was taken back since. Of an index upstream would
+	// say that it lacks it, see releaseAll.
+	held, findErr := ex.findReleasable(u.Digest)
+	switch {
+	case findErr != nil:
+		return nil, ex.storageTransient(findErr, "manifest %s, which an index for repository %s lists, could not be read: the storage of sluice failed, see its log", u.Digest, ex.repo)
+	case held == nil:
+		return nil, ex.refuseMissing(err)
+	}
+	return held, ex.releaseManifest(u.Digest, held)
 }
 
 // recordAlias makes the original readable by its digest. It is written last: 201 means that it can
