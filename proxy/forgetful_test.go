@@ -1,8 +1,10 @@
 package proxy_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -10,6 +12,7 @@ import (
 
 	"sluice/filters"
 	"sluice/filters/ocidoc"
+	"sluice/proxy"
 	"sluice/proxy/config"
 	"sluice/proxy/ecrsim"
 	"sluice/proxy/proxytest"
@@ -23,6 +26,49 @@ func twins(t *testing.T, up *proxytest.Upstream, settings ...setting) (first, se
 	t.Helper()
 	settings = append(settings, storage(inmemory.New()))
 	return newRig(t, up, settings...), newRig(t, up, settings...)
+}
+
+// Each request goes to a process of its own, which knows nothing of those before it.
+func TestEachRequestMayGoToANewProcess(t *testing.T) {
+	for _, client := range proxytest.Clients() {
+		if !client.Indexes {
+			continue
+		}
+		for _, mode := range []tenancy{passthroughTenancy(), {name: "anybody"}} {
+			t.Run(client.Name+", "+mode.name, func(t *testing.T) {
+				up := proxytest.NewDistribution(t, proxytest.UpstreamOptions{Wrap: mode.upstream})
+				r := newRig(t, up, mode.settings...) // for its configuration and storage; it is asked nothing
+				balancer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+					p, err := proxy.New(proxy.Options{Config: r.config, Storage: r.storage})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					p.Handler().ServeHTTP(w, q)
+					if err := p.Close(); err != nil {
+						t.Error(err)
+					}
+				}))
+				t.Cleanup(balancer.Close)
+				tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy, SBOM: true, StatementSize: 300 << 10})
+				o := proxytest.Options{BaseURL: balancer.URL, Repository: "alice/app", Tags: []string{"1"}, Tree: tree, Authorization: alice}
+				for range 2 {
+					if _, err := client.Push(context.Background(), o); err != nil {
+						t.Fatal(err)
+					}
+				}
+				proxytest.AssertClean(t, up)
+				proxytest.AssertComplete(t, up)
+				back, err := proxytest.Pull(context.Background(), proxytest.PullOptions{BaseURL: balancer.URL, Repository: "alice/app", Reference: tree.Digest(), Authorization: alice})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := back.Equal(tree); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
 }
 
 // send uploads a blob in one PUT.
