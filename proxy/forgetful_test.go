@@ -156,7 +156,9 @@ func TestAnUploadThatAnotherReplicaHasEndedBeginsAgain(t *testing.T) {
 			first, second := twins(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), with(func(c *config.Config) { c.OnStorageError = what }))
 			location := first.request(http.MethodPost, "/v2/app/blobs/uploads/", []byte{}).want(t, http.StatusAccepted).Header.Get("Location")
 			location = first.request(http.MethodPatch, location, statement).want(t, http.StatusAccepted).Header.Get("Location")
+			second.request(http.MethodGet, location, nil).want(t, http.StatusNoContent)
 			second.request(http.MethodDelete, location, nil).want(t, http.StatusNoContent)
+			first.request(http.MethodGet, location, nil).want(t, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN")
 			first.request(http.MethodPut, absolutePath(location)+"digest="+digest, []byte{}).want(t, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN")
 			if held := first.files("/quarantine", "_blobs"); len(held) > 0 {
 				t.Errorf("held: %v", held)
@@ -176,7 +178,9 @@ func TestAnUploadThatAnotherReplicaHasEndedBeginsAgain(t *testing.T) {
 		if waiting := first.files("/quarantine", "_parts"); len(waiting) != 1 {
 			t.Fatalf("waiting: %v", waiting)
 		}
+		second.request(http.MethodGet, location, nil).want(t, http.StatusNoContent)
 		second.request(http.MethodDelete, location, nil).want(t, http.StatusNoContent)
+		first.request(http.MethodGet, location, nil).want(t, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN")
 		a := first.request(http.MethodPut, absolutePath(location)+"digest="+ocidoc.DigestOf(layer), layer[1000:], chunk(1000, layer[1000:])...)
 		if a.want(t, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN"); strings.Contains(string(a.body), "storage") {
 			t.Errorf("%s", a.body)

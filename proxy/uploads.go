@@ -12,6 +12,8 @@ import (
 
 	"sluice/filters"
 	"sluice/proxy/access"
+	"sluice/proxy/config"
+	"sluice/proxy/quarantine"
 	"sluice/proxy/session"
 	"sluice/proxy/upstream"
 )
@@ -164,6 +166,9 @@ func (ex *exchange) getUpload() error {
 	if err != nil {
 		return err
 	}
+	if err := ex.stillHeld(&st); err != nil {
+		return err
+	}
 	if st.Mode != session.Upstream || ex.onECR() {
 		// ECR's Range stays at the end of the first part (roadmap#2831), and chunks may wait here: the own count is what counts.
 		return ex.answerSession(http.StatusNoContent, &st)
@@ -184,6 +189,23 @@ func (ex *exchange) getUpload() error {
 	}
 	ex.moveOn(&st, resp)
 	return ex.answerSession(http.StatusNoContent, &st)
+}
+
+// stillHeld refuses to tell how far an upload has come whose parts have gone, by whichever replica: its URL says what there
+// was. Under on_storage_error: strip they may never have been there.
+func (ex *exchange) stillHeld(st *session.State) error {
+	if st.Parts == 0 || ex.p.cfg.OnStorageError == config.StorageErrorStrip {
+		return nil
+	}
+	there, err := ex.p.quarantine.HasPart(ex.ctx(), st.Generation, ex.repo, st.ID, st.Parts-1)
+	if err != nil {
+		ex.p.storageTrouble(ex.log, "look how far an upload has come", err)
+		return nil
+	}
+	if !there {
+		return ex.hasEnded(quarantine.ErrNotFound)
+	}
+	return nil
 }
 
 // moveOn takes over the session URL that upstream gave with its answer.

@@ -82,6 +82,21 @@ func (s *Store) Assemble(ctx context.Context, generation, repo, id string, parts
 	return size, nil
 }
 
+// HasPart tells whether part n of an upload is there. It is not when the upload has been assembled or dropped.
+func (s *Store) HasPart(ctx context.Context, generation, repo, id string, n int) (bool, error) {
+	upload, err := uploadPath(generation, repo, id)
+	if err != nil {
+		return false, err
+	}
+	if _, err = s.storage.Size(ctx, partPath(upload, n)); objects.Absent(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for part %d of upload %s to repository %s: %w", n, id, repo, err)
+	}
+	return true, nil
+}
+
 // Parts reads the parts 0 to parts-1 of an upload one after the other.
 func (s *Store) Parts(ctx context.Context, generation, repo, id string, parts int) (io.ReadCloser, error) {
 	upload, err := uploadPath(generation, repo, id)
