@@ -1,6 +1,14 @@
 # Sluice as a static program in an image without a shell: docker build -t sluice .
 # For both platforms: docker buildx build --platform linux/amd64,linux/arm64 -t sluice .
 #
+# Sluice's default, the loopback address of the container, is reached by nobody outside: a configuration has to say
+# `listen: :5000`, and who may use it. One that admits everybody, on a port of this machine only:
+#
+#   docker run -p 127.0.0.1:5000:5000 -v sluice:/var/lib/sluice \
+#     -v "$PWD/deploy/compose/sluice.yml:/etc/sluice.yml:ro" sluice serve --config /etc/sluice.yml
+#
+# The health check asks 127.0.0.1:5080, or where SLUICE_ADMIN says: set that instead of `admin`.
+#
 # The compiler runs on the machine's own platform, whatever it compiles for. The classic builder (Docker 20.10
 # without BuildKit) sets none of these variables and makes an image for linux/amd64.
 FROM --platform=${BUILDPLATFORM:-linux/amd64} golang:1.26 AS build

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"sync"
+	"syscall"
 	"time"
 
 	"sluice/proxy/access"
@@ -123,10 +124,21 @@ func (p *Proxy) server(h http.Handler) *http.Server {
 	}
 }
 
+// listenAdvice is what to do about an address that cannot be listened on.
+func listenAdvice(err error) string {
+	switch {
+	case errors.Is(err, syscall.EACCES):
+		return "this user may not have a port below 1024: choose another with --listen, or give the process CAP_NET_BIND_SERVICE"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return "this machine has no such address: choose another with --listen"
+	}
+	return "another program may have the port; on macOS port 5000 is taken by AirPlay: use --listen"
+}
+
 func (p *Proxy) listen() (net.Listener, error) {
 	ln, err := net.Listen("tcp", p.cfg.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w (another program may have the port; on macOS port 5000 is taken by AirPlay: use --listen)", p.cfg.Listen, err)
+		return nil, fmt.Errorf("listen on %s: %w (%s)", p.cfg.Listen, err, listenAdvice(err))
 	}
 	if p.cfg.TLS.Certificate == "" {
 		return ln, nil
