@@ -117,8 +117,9 @@ func (b *bench) verdict() {
 	for _, s := range []string{"http", "tls"} {
 		row("requests upstream of a push of 52, "+s, 36, "", func(m, _ measured, all []measured) float64 { return m.upstream / (all[0].requests / 52) }, "small/"+s)
 	}
-	row("wall time, registry 10 ms away, of direct, http", 0.70, "", func(m, _ measured, all []measured) float64 { return m.wall / all[0].wall }, "far/http")
-	row("wall time, registry 10 ms away, of direct, TLS", 0.70, "", func(m, _ measured, all []measured) float64 { return m.wall / all[0].wall }, "far/tls")
+	for _, w := range []string{"far/http", "far/tls", "far-few/http", "far-few/tls"} {
+		row("wall time, registry 10 ms away, of direct, "+w, 0.70, "", func(m, _ measured, all []measured) float64 { return m.wall / all[0].wall }, w)
+	}
 	row("CPU of one layer over TLS, of reverseproxy", 0.65, "", of("reverseproxy"), "layer/tls")
 	if _, ok := find(b.got["layer/tls"], "nginx"); ok {
 		row("CPU of one layer over TLS, of nginx", 0.9, "", of("nginx"), "layer/tls")

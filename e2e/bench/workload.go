@@ -43,6 +43,7 @@ func workloads(quick bool) []workload {
 		{"small", fmt.Sprintf("%d pushes of 2 platforms, 3 layers of 4 KiB and 2 attestations, 16 at once", pushes), job{Pushes: pushes, AtOnce: 16, Attested: true}, false, false, 5},
 		{"images", fmt.Sprintf("%d pushes of the same without attestations: every request is proxied", pushes), job{Pushes: pushes, AtOnce: 16}, false, false, 5},
 		{"far", fmt.Sprintf("%d pushes as in small, registry 10 ms away", pushes), job{Pushes: pushes, AtOnce: 16, Attested: true}, true, false, 3},
+		{"far-few", fmt.Sprintf("%d pushes as in far, 4 at once: so few processors are no bound", pushes/4), job{Pushes: pushes / 4, AtOnce: 4, Attested: true}, true, false, 3},
 		{"slow", "64 uploads at once, each " + bytesOf(size(32*mib, 8*mib)) + " at 4 MiB/s", job{Pushes: 64, AtOnce: 64, Layers: 1, LayerSize: size(32*mib, 8*mib), Rate: 4 * mib}, false, false, 1},
 	}
 	if quick {
