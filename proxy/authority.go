@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
-	"sluice/proxy/session"
 	"sluice/proxy/upstream"
 )
 
@@ -46,11 +45,6 @@ type proofKey struct {
 	credentials [sha256.Size]byte
 	repo        string
 	push        bool
-}
-
-type spareSession struct {
-	location string
-	opened   time.Time
 }
 
 func newAuthority(now func() time.Time) *authority {
@@ -267,108 +261,6 @@ func (ex *exchange) passthroughMayWrite() error {
 		return nil
 	}
 	return ex.mayWrite()
-}
-
-// offer puts an upload session where the next layer finds it. It is in this process only, and
-// handed out once: two uploads into one session would spoil both.
-func (a *authority) offer(k proofKey, location string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.spare[k] = append(a.spare[k], spareSession{location, a.now()})
-}
-
-const chunkMinLength = "Oci-Chunk-Min-Length"
-
-// learnChunk remembers how small upstream lets chunks be, which it says when it opens a session and
-// the client must hear although its own session is opened later ("Pushing a blob in chunks").
-func (a *authority) learnChunk(repo string, resp *http.Response) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if len(a.chunk) >= maxProofs {
-		clear(a.chunk)
-	}
-	a.chunk[repo] = resp.Header.Get(chunkMinLength)
-}
-
-// knowsChunk is false until upstream has opened a session for this process.
-func (a *authority) knowsChunk(repo string) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	_, known := a.chunk[repo]
-	return known
-}
-
-func (a *authority) minChunk(repo string) string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.chunk[repo]
-}
-
-// take hands out a session that upstream opened less than a minute ago, or "".
-func (a *authority) take(k proofKey) string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for len(a.spare[k]) > 0 {
-		s := a.spare[k][0]
-		if len(a.spare[k]) == 1 {
-			delete(a.spare, k)
-		} else {
-			a.spare[k] = a.spare[k][1:]
-		}
-		if a.now().Sub(s.opened) < proofTTL {
-			return s.location
-		}
-	}
-	return ""
-}
-
-// openFor gives an upload its upstream session, unless a refused mount has opened one for it.
-func (ex *exchange) openFor(st *session.State) (err error) {
-	if st.Location == "" {
-		st.Location, err = ex.openSession()
-	}
-	return err
-}
-
-// abandon cancels the session that a refused mount opened for a blob that is held instead. Nobody
-// waits for the answer: an upstream that keeps the session purges it some day.
-func (ex *exchange) abandon(st *session.State) {
-	if st.Location == "" || ex.onECR() { // no word of ECR about cancelling: sessions that are left alone cost nothing there
-		st.Location = ""
-		return
-	}
-	location, log := st.Location, ex.log
-	st.Location = ""
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ex.ctx()), 10*time.Second)
-	ex.p.background.Go(func() {
-		defer cancel()
-		resp, err := ex.up.Do(ctx, upstream.Request{Method: http.MethodDelete, Repository: ex.upRepo, Location: location, Push: true, Authorization: ex.auth})
-		if err != nil {
-			log.Debug("upstream session was not cancelled", "reason", err)
-			return
-		}
-		discard(resp)
-	})
-}
-
-// openSession is an upload session for bytes that go upstream.
-func (ex *exchange) openSession() (string, error) {
-	if location := ex.p.authority.take(ex.proofKey(true)); location != "" {
-		return location, nil
-	}
-	resp, err := ex.do(upstream.Request{Method: http.MethodPost, Path: "blobs/uploads/", Push: true})
-	if err != nil {
-		return "", err
-	}
-	if resp.StatusCode != http.StatusAccepted {
-		return "", &passed{resp}
-	}
-	defer discard(resp)
-	location, err := ex.up.Location(resp)
-	if err != nil {
-		return "", refuse(http.StatusBadGateway, codeUnavailable, "upstream's upload session for repository %s cannot be used: %v", ex.repo, err)
-	}
-	return location, nil
 }
 
 // expire forgets sessions that nobody took. Upstream purges them by itself; whoever holds the
