@@ -35,7 +35,7 @@ func serve(t *testing.T, play func(n int, c *peer)) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{t: t, ln: ln, conn: make(chan int, 100), play: play}
+	s := &server{t: t, ln: ln, conn: make(chan int, 1000), play: play}
 	s.done.Go(func() {
 		for n := 0; ; n++ {
 			c, err := ln.Accept()
