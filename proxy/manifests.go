@@ -152,7 +152,16 @@ func (ex *exchange) keepsWhole(digest string, m *ocidoc.Document) bool {
 		return false
 	}
 	for _, d := range blobsOf(m) {
-		if h, err := ex.findBlob(d.Digest); err != nil || h == nil {
+		h, err := ex.findBlob(d.Digest)
+		if err == nil && h == nil && !ex.onECR() { // which does not give back what no image refers to
+			// The client may have mounted it upstream, from a repository that is not under this rule.
+			there, err := ex.exists(blobPath(d.Digest))
+			if err != nil || !there {
+				return false
+			}
+			continue
+		}
+		if err != nil || h == nil {
 			return false
 		}
 	}
