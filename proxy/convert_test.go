@@ -205,6 +205,20 @@ func TestAfterTheRuleIsTakenBackAnImageTakesThePlaceOfItsIndex(t *testing.T) {
 	})
 }
 
+// A tag holds Docker's list, and the rule that made it one forwards everything now. distribution does not know the `*/*` with
+// which BuildKit asks what the tag holds, and answers 400.
+func TestATagThatWasConvertedIsPushedUnderForward(t *testing.T) {
+	every(t, func(t *testing.T, newUpstream upstreamFunc) {
+		up, tree := newUpstream(t, proxytest.UpstreamOptions{}), proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
+		newRig(t, up, mediaTypes(filters.MediaTypesDocker)).push(proxytest.BuildKit, "app", "1", tree)
+		r := newRig(t, up, action(filters.Forward))
+		r.push(proxytest.BuildKit, "app", "1", tree)
+		if got := r.upstreamDigest("app", "1"); got != tree.Digest() {
+			t.Errorf("upstream has %s, want what was pushed", got)
+		}
+	})
+}
+
 // I10, with conversions.
 func TestConversionsNeedNothingOfOneProcess(t *testing.T) {
 	for _, client := range proxytest.Clients() {

@@ -287,7 +287,8 @@ func (d *document) stored(ex *exchange, digest string) {
 // manifestByTag shows what is upstream under the tag, or, with `view: original`, what was pushed.
 func (ex *exchange) manifestByTag(tag string) error {
 	if !ex.rewrites() {
-		return ex.pass(upstream.Request{Method: ex.r.Method, Path: manifestPath(tag), Header: pick(ex.r.Header, "Accept", "If-None-Match")})
+		// A tag may hold what another rule made of it.
+		return ex.pass(upstream.Request{Method: ex.r.Method, Path: manifestPath(tag), Header: ex.accept("If-None-Match")})
 	}
 	if ex.rule.View == config.ViewOriginal {
 		if done, err := ex.pushedUnder(tag); done || err != nil {
