@@ -43,6 +43,7 @@ type Failure struct {
 	Message string
 	Header  http.Header
 	cause   error
+	passes  bool // the same request may succeed in a moment
 }
 
 func (f *Failure) Error() string { return f.Code + ": " + f.reason() }
@@ -78,7 +79,28 @@ func (f *Failure) with(key, value string) *Failure {
 // transient is trouble of Sluice's own that may pass. It is 429 and not 503, since nearly every
 // client retries the one and hardly any the other (BuildKit, containerd, crane, regctl, oras).
 func transient(err error, format string, args ...any) *Failure {
-	return refuse(http.StatusTooManyRequests, codeTooManyRequests, format, args...).because(err).with("Retry-After", "2")
+	f := refuse(http.StatusTooManyRequests, codeTooManyRequests, format, args...).because(err).with("Retry-After", "2")
+	f.passes = true
+	return f
+}
+
+// holdBack is how long the answer to what may pass is kept from the client: BuildKit and containerd do not look at
+// Retry-After, and five answers are all that they ask for (core/remotes/docker/resolver.go, retryRequest). Together that is
+// as long as the others wait.
+const holdBack = 2 * time.Second
+
+// outwait gives trouble that may pass its time, as long as the client is there.
+func (ex *exchange) outwait(f *Failure) {
+	if !f.passes || ex.p.holdBack == 0 {
+		return
+	}
+	t := time.NewTimer(ex.p.holdBack)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ex.ctx().Done():
+	case <-ex.p.life.Done():
+	}
 }
 
 // passed is upstream's own answer on its way to the client.

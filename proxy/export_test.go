@@ -67,6 +67,9 @@ func (p *Proxy) Charged(identity string) int64 {
 // LostCalls are those to the storage that were given up and have not come back.
 func (p *Proxy) LostCalls() int { return p.lost.Calls() }
 
+// HoldBack is how long the answer to what may pass is kept back. It is set before the first request.
+func (p *Proxy) HoldBack(d time.Duration) { p.holdBack = d }
+
 // SlowTime is for how long a client is waited for that hardly sends anything. It is set before the first request.
 func (p *Proxy) SlowTime(d time.Duration) { p.slowBodies.window = d }
 

@@ -68,6 +68,7 @@ type Proxy struct {
 	foretold     *foretold
 	slowBodies   slowBodies // those that are being read
 	manifestTime time.Duration
+	holdBack     time.Duration
 	forms        *artifactForms
 	events       *observe.Events // nil: nobody listens
 	traces       *observe.Traces // nil: off
@@ -110,7 +111,7 @@ func build(o Options, c *carried) (*Proxy, error) {
 	p.forms = newArtifactForms(p.now)
 	p.pushed, p.wanted = &pushedLately{now: p.now}, &wanted{now: p.now}
 	p.heldQuota = &heldQuota{p.cfg.Access.MaxHeldPerIdentity, p.held}
-	p.slowBodies.window, p.manifestTime = slowTime, manifestTime
+	p.slowBodies.window, p.manifestTime, p.holdBack = slowTime, manifestTime, holdBack
 	p.sent, p.foretold = newSent(p.now), newForetold()
 	if err := p.open(o.Storage); err != nil {
 		return nil, errors.Join(err, p.Close())

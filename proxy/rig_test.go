@@ -80,6 +80,7 @@ func (r *rig) start() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	p.HoldBack(0)
 	r.proxy = p
 	h := p.Handler()
 	if r.wrap != nil {

@@ -219,6 +219,7 @@ func (ex *exchange) finish(err error, took time.Duration) {
 	if ex.answers {
 		panic(http.ErrAbortHandler) // half an answer is out: cut it, so that nobody takes it for whole
 	}
+	ex.outwait(f)
 	writeFailure(ex.w, f)
 	drain(ex.w, ex.r)
 }

@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
@@ -240,4 +242,43 @@ func TestStrippingUnderStorageTroubleReachesInnerIndexes(t *testing.T) {
 		proxytest.AssertClean(t, r.upstream)
 		proxytest.AssertComplete(t, r.upstream)
 	})
+}
+
+// BuildKit comes again at once, five times, whatever Retry-After says: it outlives a storage that is away for a moment because
+// the answer is kept back.
+func TestAStorageThatIsAwayForAMomentFailsNoPush(t *testing.T) {
+	disk := newFullDisk()
+	r := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{}), storage(disk))
+	r.proxy.HoldBack(500 * time.Millisecond)
+	disk.fill("/")
+	back := time.AfterFunc(time.Second, disk.empty)
+	defer back.Stop()
+	o := proxytest.Options{BaseURL: r.url(), Repository: "app", Tags: []string{"1"}, Tree: proxytest.Synthetic(proxytest.SyntheticOptions{Form: forms[0]}), Retries: 5}
+	if _, err := proxytest.BuildKit(context.Background(), o); err != nil {
+		t.Error(err)
+	}
+	if disk.refused.Load() == 0 {
+		t.Error("the storage was never away: this proves nothing")
+	}
+}
+
+// Nobody waits for a client that has gone.
+func TestAnAnswerIsKeptBackOnlyWhileItsClientIsThere(t *testing.T) {
+	disk := newFullDisk()
+	r := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{}), storage(disk))
+	r.proxy.HoldBack(time.Hour)
+	location := r.request(http.MethodPost, "/v2/app/blobs/uploads/", nil).want(t, http.StatusAccepted).Header.Get("Location")
+	disk.fill("/")
+	ctx, hangUp := context.WithCancel(context.Background())
+	time.AfterFunc(200*time.Millisecond, hangUp)
+	statement := statementOf(1, 10)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, r.url()+put(location, ocidoc.DigestOf(statement)), bytes.NewReader(statement))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := http.DefaultClient.Do(req); err == nil {
+		resp.Body.Close()
+		t.Errorf("the answer was not kept back: %s", resp.Status)
+	}
+	r.proxy.HandlersEnd()
 }

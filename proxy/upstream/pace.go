@@ -34,17 +34,15 @@ type gate struct {
 	armed bool // a timer runs
 }
 
-// wait returns when the request may go. late is not 0 if it would take longer than the patience: come again after that.
+// wait returns when the request may go. late is not 0 if the patience was not enough: come again after that. Who is due later
+// waits all the same, and others may leave meanwhile: BuildKit and containerd do not look at Retry-After, come again at once,
+// and give up after five answers (containerd core/remotes/docker/resolver.go, retryRequest).
 func (g *gate) wait(ctx context.Context, repo string, patience time.Duration) (late time.Duration, err error) {
 	g.mu.Lock()
 	now := g.now()
 	if g.lane.take(now) {
 		g.mu.Unlock()
 		return 0, nil
-	}
-	if d := g.lane.due(now, repo).Sub(now); d >= patience {
-		g.mu.Unlock()
-		return d, nil // said at once: who waits in vain holds a connection, and his client gets impatient
 	}
 	w := &waiter{repo: repo, ready: make(chan struct{})}
 	g.lane.join(w)
@@ -56,7 +54,7 @@ func (g *gate) wait(ctx context.Context, repo string, patience time.Duration) (l
 	select {
 	case <-w.ready:
 		return 0, nil
-	case <-timer.C: // others have come in between
+	case <-timer.C:
 	case <-ctx.Done():
 		err = ctx.Err()
 	}

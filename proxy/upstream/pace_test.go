@@ -167,7 +167,7 @@ func TestALargePushDoesNotKeepASmallOneWaiting(t *testing.T) {
 	})
 }
 
-func TestWhatDoesNotFitIsToldAtOnceWhenToCome(t *testing.T) {
+func TestWhatDoesNotFitIsToldWhenToCome(t *testing.T) {
 	s := &scripted{}
 	paceTest(t, Options{Rates: map[string]int{"put_image": 1}}, s, func(t *testing.T, r *Registry) {
 		var wg sync.WaitGroup
@@ -175,10 +175,19 @@ func TestWhatDoesNotFitIsToldAtOnceWhenToCome(t *testing.T) {
 			wg.Go(func() { do(t, r, 201, putTag("app")) })
 		}
 		synctest.Wait()
+		for range 10 {
+			wg.Go(func() {
+				resp, err := r.Do(t.Context(), putTag("app"))
+				if err == nil {
+					resp.Body.Close()
+				}
+			})
+		}
+		synctest.Wait()
 		start := time.Now()
 		resp, body := do(t, r, 429, putTag("app"))
-		if time.Since(start) != 0 || resp.Header.Get("Retry-After") != "10" {
-			t.Errorf("after %s, Retry-After %q", time.Since(start), resp.Header.Get("Retry-After"))
+		if took := time.Since(start); took != retryBudget || resp.Header.Get("Retry-After") == "" {
+			t.Errorf("after %s, Retry-After %q", took, resp.Header.Get("Retry-After"))
 		}
 		for _, part := range []string{`"TOOMANYREQUESTS"`, "repository app", "rate of 1 put_image per second", "upstreams[].rates"} {
 			if !strings.Contains(string(body), part) {
@@ -187,6 +196,34 @@ func TestWhatDoesNotFitIsToldAtOnceWhenToCome(t *testing.T) {
 		}
 		wg.Wait()
 		do(t, r, 201, putTag("app")) // and later there is room
+	})
+}
+
+// BuildKit comes again at once, and gives up after five answers.
+func TestABurstArrivesAlthoughItsClientsDoNotLookAtRetryAfter(t *testing.T) {
+	s := &scripted{}
+	paceTest(t, Options{Rates: map[string]int{"put_image": 2}}, s, func(t *testing.T, r *Registry) {
+		var wg sync.WaitGroup
+		for range 90 { // 45 s of the rate
+			wg.Go(func() {
+				for try := 0; ; try++ {
+					resp, err := r.Do(t.Context(), putTag("app"))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					resp.Body.Close()
+					if resp.StatusCode == 201 {
+						return
+					}
+					if try == 5 {
+						t.Errorf("%s after %s", resp.Status, time.Since(s.start))
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
 	})
 }
 
