@@ -12,6 +12,7 @@ import (
 	"sluice/proxy/proxytest"
 )
 
+// refusesCacheIndexes is what ECR does with an index of blobs.
 func refusesCacheIndexes(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if t := r.Header.Get("Content-Type"); r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") && ocidoc.KindOf(t) == ocidoc.KindIndex {
