@@ -137,7 +137,7 @@ func (j *judging) claim(within context.Context) error {
 		if within.Err() != nil {
 			return within.Err() // the client has gone, or a sibling has waited already
 		}
-		return transient(err, "%d pushes of indexes that list more than %d bytes of manifests are being looked at already, and sluice keeps no more in memory; try again", heavyPushes, fewChildren)
+		return transient(err, "the index for %s waits: %d that list more than %d bytes of manifests are being looked at already, and sluice keeps no more in memory; try again", j.ex.about(), heavyPushes, fewChildren)
 	}
 	j.ex.heavy = true
 	return nil

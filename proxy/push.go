@@ -129,7 +129,7 @@ func (ex *exchange) roomForManifest() (release func(), err error) {
 		if ex.ctx().Err() != nil {
 			return nil, ex.ctx().Err()
 		}
-		return nil, transient(err, "%d manifests of more than 64 KiB are being pushed already, and sluice keeps no more in memory; try again", largeManifests)
+		return nil, transient(err, "the manifest for %s waits: %d of more than 64 KiB are being pushed already, and sluice keeps no more in memory; try again", ex.about(), largeManifests)
 	}
 	return func() { ex.p.largeManifests.Release(1) }, nil
 }

@@ -107,7 +107,7 @@ func (ex *exchange) stripOnly(ref string, doc *ocidoc.Document, policy filters.P
 		return ex.answerManifest(ref, doc) // as with storage: acknowledged, and not forwarded
 	}
 	if rw.plan.Empty {
-		return refuse(http.StatusBadRequest, codeManifestInvalid, "index %s for repository %s has nothing but attestations", doc.Digest(), ex.repo)
+		return refuse(http.StatusBadRequest, codeManifestInvalid, "index %s for repository %s has nothing but attestations: push it with an image, or under a rule with attestations: forward", doc.Digest(), ex.repo)
 	}
 	if err := ex.putNested(rw); err != nil {
 		return err

@@ -68,9 +68,10 @@ func newRoot() *cobra.Command {
 		Long: `Sluice is an OCI registry proxy. Clients push to it as if it were the registry; it
 streams layers through, takes BuildKit's attestations (provenance, SBOM) out of what
 is pushed, keeps them apart, and forwards the rest.`,
-		Example: `  # A proxy with a registry of its own, and a push through it.
+		Example: `  # A proxy with a registry of its own, and a push through it, by a builder that reaches this machine.
   sluice serve
-  docker buildx build --push -t localhost:5000/app:1 .
+  docker buildx create --name sluice --driver docker-container --driver-opt network=host
+  docker buildx build --builder sluice --push -t localhost:5000/app:1 .
 
   # Which digest is in the registry, to deploy and to sign?
   sluice resolve localhost:5000/app:1
