@@ -265,7 +265,13 @@ func TestAStorageThatIsAwayForAMomentFailsNoPush(t *testing.T) {
 // Nobody waits for a client that has gone.
 func TestAnAnswerIsKeptBackOnlyWhileItsClientIsThere(t *testing.T) {
 	disk := newFullDisk()
-	r := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{}), storage(disk))
+	ended := make(chan string, 2)
+	r := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{}), storage(disk), before(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			defer func() { ended <- r.Method }()
+			next.ServeHTTP(w, r)
+		})
+	}))
 	r.proxy.HoldBack(time.Hour)
 	location := r.request(http.MethodPost, "/v2/app/blobs/uploads/", nil).want(t, http.StatusAccepted).Header.Get("Location")
 	disk.fill("/")
@@ -280,5 +286,7 @@ func TestAnAnswerIsKeptBackOnlyWhileItsClientIsThere(t *testing.T) {
 		resp.Body.Close()
 		t.Errorf("the answer was not kept back: %s", resp.Status)
 	}
-	r.proxy.HandlersEnd()
+	for range 2 { // POST, and the PUT that nobody waits for
+		receive(t, "end of a request", ended)
+	}
 }
