@@ -11,8 +11,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
+	"net/http"
 	"path"
 	"strings"
+	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 )
@@ -80,12 +83,33 @@ func (s Storage) Get(ctx context.Context, path string) ([]byte, error) {
 	return b, failed(ctx, err)
 }
 
+// How often a write is tried that meets something else at the same place, and how long it waits at most, times the try.
+const (
+	writes        = 5
+	conflictPause = 50 * time.Millisecond
+)
+
+// conflicts is true for a bucket's 409: something else is happening there at this moment, and the request may be made again
+// (S3, "Error responses": OperationAborted). Gateways over a file system say it while the last object of a folder goes, as
+// versitygw with ExistingObjectIsDirectory. The SDK does not repeat it.
+func conflicts(err error) bool {
+	if other, is := errors.AsType[storagedriver.Error](err); is { // which does not unwrap
+		err = other.Detail
+	}
+	var answer interface{ StatusCode() int } // awserr.RequestFailure
+	return errors.As(err, &answer) && answer.StatusCode() == http.StatusConflict
+}
+
 // Put writes a whole object.
 func (s Storage) Put(ctx context.Context, path string, content []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	err := s.Driver.PutContent(ctx, path, content)
+	for try := 1; try < writes && conflicts(err) && ctx.Err() == nil; try++ {
+		time.Sleep(rand.N(time.Duration(try) * conflictPause))
+		err = s.Driver.PutContent(ctx, path, content)
+	}
 	if Absent(err) { // what is written need not be there
 		return fmt.Errorf("%w: %s", ErrStorage, err.Error())
 	}

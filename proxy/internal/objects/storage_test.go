@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -203,6 +204,45 @@ func TestARemovalThatMeetsAnotherGoesOn(t *testing.T) {
 		}
 		if left := objectstest.Paths(t, d, "/"); (len(left) > 0) != (want != nil) {
 			t.Errorf("met %d times: left %v", beaten, left)
+		}
+	}
+}
+
+// A bucket that answers a write with a status so many times, as awserr.RequestFailure does.
+type refusing struct {
+	storagedriver.StorageDriver
+	status answered
+	times  int
+	writes int
+}
+
+type answered int
+
+func (a answered) Error() string   { return http.StatusText(int(a)) }
+func (a answered) StatusCode() int { return int(a) }
+
+func (r *refusing) PutContent(ctx context.Context, path string, content []byte) error {
+	if r.writes++; r.writes <= r.times {
+		return storagedriver.Error{DriverName: "s3aws", Detail: r.status}
+	}
+	return r.StorageDriver.PutContent(ctx, path, content)
+}
+
+func TestAWriteThatMeetsAnotherIsMadeAgain(t *testing.T) {
+	for _, tt := range []struct {
+		status        answered
+		times, writes int
+		kept          bool
+	}{
+		{http.StatusConflict, 3, 4, true},
+		{http.StatusConflict, 100, writes, false},
+		{http.StatusForbidden, 1, 1, false},
+		{http.StatusInternalServerError, 1, 1, false}, // which the SDK has repeated
+	} {
+		d := &refusing{StorageDriver: inmemory.New(), status: tt.status, times: tt.times}
+		err := Storage{Driver: d}.Put(t.Context(), "/a/b", []byte("c"))
+		if (err == nil) != tt.kept || err != nil && !errors.Is(err, ErrStorage) || d.writes != tt.writes {
+			t.Errorf("%d %d times: %v after %d writes", tt.status, tt.times, err, d.writes)
 		}
 	}
 }
