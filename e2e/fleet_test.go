@@ -134,7 +134,8 @@ func newBucket(t testing.TB) *bucket {
 }
 
 // startBalancer gives each request to the next replica, and where there is TLS, which it cannot look into, each connection.
-// What it could not connect for goes to another replica: what any balancer does.
+// What it could not connect for goes to another replica: what any balancer does. It has one thread, because several may
+// take turns at the same moment, and then the order that is asserted is not kept.
 func startBalancer(t testing.TB, haproxy string, i instructions, replicas []*replica, watched bool) (host string) {
 	t.Helper()
 	port, err := freePort()
@@ -149,6 +150,7 @@ func startBalancer(t testing.TB, haproxy string, i instructions, replicas []*rep
 	config := fmt.Sprintf(`global
   log stdout format raw local0
   maxconn 1000
+  nbthread 1
 defaults
   mode %s
   log global
@@ -195,25 +197,29 @@ listen sluice
 	return host
 }
 
-var servedBy = regexp.MustCompile(`(?m)^served-by (r\d) retried \+?(\d+) `)
+var servedBy = regexp.MustCompile(`(?m)^served-by (\S+) retried \+?(\d+) `)
 
 // assertEveryoneWorked reads in the balancer's log that every replica had its turn, one after another. A retry may take
-// two turns.
+// two turns, and a request whose client gave it up before it was served may take one that shows at no replica.
 func assertEveryoneWorked(t testing.TB, log []byte, replicas int, watched bool) {
 	t.Helper()
-	served, retries := map[string]int{}, 0
+	served, retries, unserved := map[string]int{}, 0, 0
 	for i := range replicas {
 		served[fmt.Sprintf("r%d", i)] = 0
 	}
 	for _, m := range servedBy.FindAllSubmatch(log, -1) {
-		served[string(m[1])]++
+		if _, known := served[string(m[1])]; known {
+			served[string(m[1])]++
+		} else {
+			unserved++
+		}
 		n, _ := strconv.Atoi(string(m[2]))
 		retries += n
 	}
-	t.Logf("requests by replica: %v, %d retries", served, retries)
+	t.Logf("requests by replica: %v, %d retries, %d not served", served, retries, unserved)
 	counts := slices.Sorted(maps.Values(served))
 	least, most := counts[0], counts[len(counts)-1]
-	if watched && least == 0 || !watched && most-least > 1+retries {
+	if watched && least == 0 || !watched && most-least > 1+retries+unserved {
 		t.Errorf("the balancer did not give each request to the next replica: %v, %d retries", served, retries)
 	}
 }
