@@ -1,6 +1,7 @@
 // Command verdict reads `go test -json` and says what a person and CI want to know: go test's own line for each
 // package, everything that a failed test printed, every skipped test with its reason, and a last
-// line that counts.
+// line that counts. Before that line stands once more what failed and the first that each failed test said of it: a log
+// that is kept is often cut to its end, and what a test prints is often long.
 //
 //	go test -json ./... | go run ./tools/verdict [-strict] [-slow 10s]
 //
@@ -15,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -55,7 +57,12 @@ type verdict struct {
 	passed, failed, skipped int
 	packages                int      // that failed without a test that did: they do not compile, or crashed
 	skips                   []string // with their reasons
-	failures                []string
+	failures                []failure
+}
+
+type failure struct {
+	what string
+	said []string
 }
 
 func (v *verdict) read(r io.Reader) error {
@@ -106,7 +113,7 @@ func (v *verdict) finishTest(e event, t test) {
 		}
 	case "fail":
 		v.failed++
-		v.failures = append(v.failures, t.pkg+" "+t.name)
+		v.failures = append(v.failures, failure{t.pkg + " " + t.name, v.said(t)})
 		v.dump(t)
 	case "skip":
 		v.skipped++
@@ -119,9 +126,9 @@ func (v *verdict) finishTest(e event, t test) {
 
 func (v *verdict) finishPackage(e event, t test) {
 	if e.Action == "fail" {
-		if !slices.ContainsFunc(v.failures, func(f string) bool { return strings.HasPrefix(f, t.pkg+" ") }) {
+		if !slices.ContainsFunc(v.failures, func(f failure) bool { return strings.HasPrefix(f.what, t.pkg+" ") }) {
 			v.packages++
-			v.failures = append(v.failures, t.pkg+" as a whole")
+			v.failures = append(v.failures, failure{what: t.pkg + " as a whole"})
 		}
 		// A test that never ended, because another crashed the binary or the time was up, has its say here.
 		for other := range v.output {
@@ -145,6 +152,19 @@ func (v *verdict) dump(t test) {
 			fmt.Fprint(v.out, line)
 		}
 	}
+}
+
+var ofTheTest = regexp.MustCompile(`^\s+(\w+_test\.go:\d+: .+)`)
+
+// said is the first few lines that the test itself printed, by Error or by Log, cut to a readable length.
+func (v *verdict) said(t test) (lines []string) {
+	const most, longest = 5, 300
+	for _, line := range v.output[t] {
+		if m := ofTheTest.FindStringSubmatch(line); m != nil && len(lines) < most {
+			lines = append(lines, m[1][:min(len(m[1]), longest)])
+		}
+	}
+	return lines
 }
 
 // reason is what the test gave to Skip, without the lines that go test adds.
@@ -177,7 +197,10 @@ func (v *verdict) conclude() bool {
 		fmt.Fprintln(v.out, "skipped:", s)
 	}
 	for _, f := range v.failures {
-		fmt.Fprintln(v.out, "failed: ", f)
+		fmt.Fprintln(v.out, "failed: ", f.what)
+		for _, line := range f.said {
+			fmt.Fprintln(v.out, "        ", line)
+		}
 	}
 	fmt.Fprintf(v.out, "%d passed, %d failed, %d skipped\n", v.passed, v.failed+v.packages, v.skipped)
 	switch {

@@ -37,7 +37,7 @@ func TestVerdict(t *testing.T) {
 		{name: "passed tests are counted and stay silent", input: pass, ok: true, want: []string{"ok  \tp\t0.1s\n", "1 passed, 0 failed, 0 skipped\n"}, never: "noise"},
 		{name: "a skipped test is shown with its reason", input: pass + skip, ok: true, want: []string{"skipped: q TestB: b_test.go:1: no root here\n", "1 passed, 0 failed, 1 skipped\n"}},
 		{name: "a skipped test is a failure when strict", input: pass + skip, strict: true, want: []string{"counts as failed"}},
-		{name: "a failed test is shown with what it said", input: pass + fail, want: []string{"got 1, want 2", "FAIL\tr", "1 passed, 1 failed, 0 skipped\n"}},
+		{name: "a failed test is shown with what it said", input: pass + fail, want: []string{"    c_test.go:1: got 1, want 2\n", "FAIL\tr", "failed:  r TestC\n         c_test.go:1: got 1, want 2\n", "1 passed, 1 failed, 0 skipped\n"}},
 		{name: "a package that does not compile is a failure", input: pass + broken, want: []string{"undefined: x", "failed:  s as a whole", "1 passed, 1 failed, 0 skipped\n"}},
 		{name: "a test that crashed the binary has its say", input: pass + crashed, want: []string{"panic: boom", "1 passed, 1 failed"}},
 		{name: "no test at all is a failure", input: "", want: []string{"no test ran"}},
