@@ -17,7 +17,7 @@ import (
 	"sluice/proxy/proxytest"
 )
 
-// raw writes bytes to the proxy as they are, and reads until it closes the connection or is silent for a while.
+// raw writes bytes to the proxy as they are, and reads until it closes the connection or is silent for a while behind an answer.
 func raw(t *testing.T, address, text string) string {
 	t.Helper()
 	c, err := net.Dial("tcp", address)
@@ -27,8 +27,11 @@ func raw(t *testing.T, address, text string) string {
 	defer c.Close()
 	// Both sides may close first; what was answered is what counts.
 	_, _ = io.WriteString(c, text)
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	in := bufio.NewReader(c)
+	_, _ = in.Peek(1)
 	_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
-	b, _ := io.ReadAll(c)
+	b, _ := io.ReadAll(in)
 	return string(b)
 }
 

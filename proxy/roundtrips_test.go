@@ -38,7 +38,7 @@ type bucket struct {
 }
 
 // quiet is how long nothing may arrive before those that wait are let go together.
-const quiet = 50 * time.Millisecond
+const quiet = 500 * time.Millisecond
 
 func (b *bucket) request(n int64, call, path string) {
 	b.note(n, call, path)

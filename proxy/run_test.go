@@ -73,17 +73,6 @@ func run(t *testing.T, upstream *proxytest.Upstream, driver storagedriver.Storag
 	return r
 }
 
-// freeAddress is free until somebody else takes it: Run has no other way to be told of a port for admin.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
-}
-
 // admin asks the admin address.
 func (r *running) admin(path string) (status int, body string) {
 	r.t.Helper()

@@ -196,7 +196,13 @@ func TestAnEventThatIsRefusedForGoodDoesNotBlockOthers(t *testing.T) {
 		m, h := New("test"), newHook(t, status)
 		e := eventsTo(t, m, io.Discard, h.URL)
 		e.Send(notifications.Event{ID: "x"})
-		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+		for h.calls.Load() == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		if result == "dropped" {
+			cancel() // it is tried until then
+		}
 		e.Close(ctx)
 		cancel()
 		if v := value(t, m.events.total.WithLabelValues("hook", result)); v != 1 {

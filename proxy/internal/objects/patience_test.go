@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
@@ -18,8 +19,17 @@ import (
 	"sluice/proxy/proxytest"
 )
 
-// soon is long for what does not hang, also on a busy machine.
+// soon is when calls are given up. In a test's own time what does not hang takes none, however busy the machine is.
 const soon = 300 * time.Millisecond
+
+// ownTime runs a test in a time of its own, which goes on when nothing else can.
+func ownTime(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		defer time.Sleep(time.Minute) // workers that wait for another call end
+		test(t)
+	})
+}
 
 // eventually waits for what must come to be; only a bug makes it wait for long.
 func eventually(t *testing.T, what string, is func() bool) {
@@ -45,7 +55,7 @@ func (atOnce) Immediate() bool { return true }
 // ways are the two in which calls are made.
 var ways = map[string]bool{"": false, ", which answers at once": true}
 
-func newHanging(t *testing.T, immediate bool) *hanging {
+func newHanging(t *testing.T, soon time.Duration, immediate bool) *hanging {
 	t.Helper()
 	d := proxytest.NewFailingDriver(inmemory.New())
 	h := &hanging{FailingDriver: d, lost: &objects.Lost{}}
@@ -99,32 +109,37 @@ func TestACallThatHangsIsGivenUp(t *testing.T) {
 		"Writer.Close":  write,
 	} {
 		for way, immediate := range ways {
-			t.Run(kind+way, func(t *testing.T) {
-				h := newHanging(t, immediate)
-				before := runtime.NumGoroutine()
-				release := h.hang(kind)
-				defer release()
-				if err := do(t.Context(), h.s); !errors.Is(err, objects.ErrStorage) || !errors.Is(err, objects.ErrHung) || objects.Absent(err) {
-					t.Errorf("got %v, want the storage's failure", err)
-				}
-				if n := h.lost.Calls(); n != 1 {
-					t.Errorf("%d calls are lost, want 1", n)
-				}
-				release()
-				eventually(t, "the call is not lost any more", func() bool { return h.lost.Calls() == 0 })
-				eventually(t, "its goroutine has ended", func() bool { return runtime.NumGoroutine() <= before })
-				if err := do(t.Context(), h.s); err != nil && !objects.Absent(err) {
-					t.Errorf("afterwards: %v", err)
-				}
-			})
+			t.Run(kind+way, func(t *testing.T) { ownTime(t, func(t *testing.T) { hangsAndIsGivenUp(t, kind, immediate, do) }) })
 		}
+	}
+}
+
+func hangsAndIsGivenUp(t *testing.T, kind string, immediate bool, do func(ctx context.Context, s objects.Storage) error) {
+	t.Helper()
+	h := newHanging(t, soon, immediate)
+	before := runtime.NumGoroutine()
+	release := h.hang(kind)
+	defer release()
+	if err := do(t.Context(), h.s); !errors.Is(err, objects.ErrStorage) || !errors.Is(err, objects.ErrHung) || objects.Absent(err) {
+		t.Errorf("got %v, want the storage's failure", err)
+	}
+	if n := h.lost.Calls(); n != 1 {
+		t.Errorf("%d calls are lost, want 1", n)
+	}
+	release()
+	eventually(t, "the call is not lost any more", func() bool { return h.lost.Calls() == 0 })
+	eventually(t, "its goroutine has ended", func() bool { return runtime.NumGoroutine() <= before })
+	if err := do(t.Context(), h.s); err != nil && !objects.Absent(err) {
+		t.Errorf("afterwards: %v", err)
 	}
 }
 
 // A storage from which nothing comes back costs a bounded number of goroutines, and callers no time.
 func TestAStorageThatHangsIsLeftAlone(t *testing.T) {
 	for way, immediate := range ways {
-		t.Run("storage"+way, func(t *testing.T) { hangsIsLeftAlone(t, newHanging(t, immediate)) })
+		t.Run("storage"+way, func(t *testing.T) {
+			ownTime(t, func(t *testing.T) { hangsIsLeftAlone(t, newHanging(t, soon, immediate)) })
+		})
 	}
 }
 
@@ -167,9 +182,11 @@ func hangsIsLeftAlone(t *testing.T, h *hanging) {
 	eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= before })
 }
 
-// A walk, and the deletion of much, take as long as they take.
+// A walk, and the deletion of much, take as long as they take. (The caller of a walk holds a lock, at which a test's own time
+// would stand still: so soon is long for what does not hang.)
 func TestWhatTakesLongButGoesOnIsNotGivenUp(t *testing.T) {
-	h := newHanging(t, false)
+	const soon = time.Second
+	h := newHanging(t, soon, false)
 	seen := 0
 	err := h.s.Walk(t.Context(), "/a", func(storagedriver.FileInfo) error {
 		time.Sleep(2 * soon)
@@ -205,8 +222,10 @@ func TestWhatTakesLongButGoesOnIsNotGivenUp(t *testing.T) {
 }
 
 // What was given up has copies: the caller may use its buffers again.
-func TestABufferIsTheCallersWhenTheCallIsGivenUp(t *testing.T) {
-	h := newHanging(t, false)
+func TestABufferIsTheCallersWhenTheCallIsGivenUp(t *testing.T) { ownTime(t, bufferIsTheCallers) }
+
+func bufferIsTheCallers(t *testing.T) {
+	h := newHanging(t, soon, false)
 	rc, err := h.s.Driver.Reader(t.Context(), "/a/large", 0)
 	if err != nil {
 		t.Fatal(err)
