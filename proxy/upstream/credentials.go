@@ -4,10 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
-	"strings"
 	"time"
-
-	"github.com/google/go-containerregistry/pkg/authn"
 )
 
 // Mode says where credentials come from.
@@ -63,7 +60,7 @@ func (r *Registry) newSource(o Options) (source, error) {
 		h, _ := ParseECRHost(host)
 		return &ecrSource{host: host, ecr: h, now: func() time.Time { return r.now() }, jitter: func() float64 { return r.jitter() }}, nil
 	case Docker:
-		return dockerSource(host), nil
+		return newDockerSource(host), nil
 	case Basic:
 		if o.Username == "" {
 			return nil, fmt.Errorf("upstream %s: credentials are basic but no username is set; set `username`, or SLUICE_UPSTREAM_USERNAME", host)
@@ -87,65 +84,4 @@ func basicSource(o Options, host string) source {
 		}
 		return c, nil
 	})
-}
-
-// dockerSource asks the Docker (or podman) configuration, with its credential helpers. A helper that
-// fails is an error: taking it for "no credentials" would show as a riddle of 401s.
-func dockerSource(host string) source {
-	return sourceFunc(func(ctx context.Context) (credential, error) {
-		type result struct {
-			c   credential
-			err error
-		}
-		// The keychain knows no context, and a helper may wait for a keyboard.
-		done := make(chan result, 1)
-		go func() {
-			c, err := fromKeychain(host)
-			done <- result{c, err}
-		}()
-		select {
-		case r := <-done:
-			return r.c, r.err
-		case <-ctx.Done():
-			return credential{}, errorf(ErrCredentials, ctx.Err(), "upstream %s: the Docker credential helper did not answer in time", host)
-		}
-	})
-}
-
-func fromKeychain(host string) (credential, error) {
-	a, err := authn.DefaultKeychain.Resolve(registryName(host))
-	if err == nil {
-		var cfg *authn.AuthConfig
-		if cfg, err = a.Authorization(); err == nil {
-			c := credential{username: cfg.Username, password: cfg.Password, identity: cfg.IdentityToken, bearer: cfg.RegistryToken}
-			if c.username == "<token>" { // docker-credential-helpers: the secret is an identity token
-				c.username = ""
-			}
-			return c, nil
-		}
-	}
-	return credential{}, errorf(ErrCredentials, nil, "upstream %s: the Docker configuration or its credential helper failed: %s; fix it, log in again, or set `credentials` to another mode",
-		host, withoutSecret(err))
-}
-
-// withoutSecret keeps a helper's output out of the error when it may hold what it should not: the
-// helper protocol prints {"Username":..., "Secret":...}, and client.Get quotes the output.
-func withoutSecret(err error) string {
-	s := brief(err)
-	if i := strings.Index(s, ", out:"); i >= 0 && strings.ContainsAny(s[i:], `{"`) {
-		return s[:i] + " (its output is not shown)"
-	}
-	return s
-}
-
-// registryName is an authn.Resource: the registry as the Docker configuration writes it.
-type registryName string
-
-func (n registryName) String() string { return n.RegistryStr() }
-
-func (n registryName) RegistryStr() string {
-	if n == "registry-1.docker.io" {
-		return "index.docker.io" // which the keychain turns into https://index.docker.io/v1/
-	}
-	return string(n)
 }

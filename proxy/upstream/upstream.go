@@ -159,8 +159,7 @@ func (r *Registry) Host() string { return r.base.Host }
 
 // Close ends the making of repositories, ends token fetches and waits for their end, and ends idle connections and the embedded registry's
 // server. Requests that are under way to a remote registry are left alone, but get no new credentials. A
-// Docker credential helper or an AWS credential process that is still running is not waited for: nothing
-// can end it.
+// Docker credential helper that is still running is ended; an AWS credential process is not waited for: nothing can end it.
 func (r *Registry) Close() error {
 	if r.creating != nil {
 		r.creating.close()
