@@ -166,9 +166,9 @@ func (ex *exchange) holdsBlobs() bool {
 
 // serveHeld answers with bytes of our own, ranges included.
 func (ex *exchange) serveHeld(digest string, h *held) error {
-	if ex.r.Method == http.MethodGet && ex.r.Header.Get("Range") == "" {
+	if ex.r.Method == http.MethodGet {
 		// What cannot be opened is an error then, and no answer that breaks off at once.
-		if err := h.prepare(); err != nil {
+		if err := h.prepare(firstByte(ex.r.Header.Get("Range"), h.size)); err != nil {
 			if f, ours := errors.AsType[*Failure](err); ours {
 				return f
 			}
@@ -182,6 +182,21 @@ func (ex *exchange) serveHeld(digest string, h *held) error {
 	ex.answers = true
 	http.ServeContent(ex.w, ex.r, "", time.Time{}, h)
 	return nil
+}
+
+// firstByte is where the bytes that a Range asks for begin. What it cannot read is for http.ServeContent to refuse.
+func firstByte(asked string, size int64) int64 {
+	asked, _ = strings.CutPrefix(asked, "bytes=")
+	asked, _, _ = strings.Cut(asked, ",")
+	from, to, _ := strings.Cut(strings.TrimSpace(asked), "-")
+	at, err := strconv.ParseInt(from, 10, 64)
+	if last, lastErr := strconv.ParseInt(to, 10, 64); from == "" && lastErr == nil {
+		at, err = size-last, nil
+	}
+	if err != nil || at < 0 || at >= size {
+		return 0
+	}
+	return at
 }
 
 // Read and Seek make a held blob what http.ServeContent wants, opened only where it is read.
@@ -202,12 +217,13 @@ func (h *held) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// prepare opens what the next Read needs.
-func (h *held) prepare() error {
+// prepare opens what a Read from an offset on needs.
+func (h *held) prepare(offset int64) error {
 	if !h.begin() {
 		return io.ErrClosedPipe
 	}
 	defer h.end()
+	h.pos = offset
 	return h.reach()
 }
 

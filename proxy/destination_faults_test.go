@@ -226,10 +226,23 @@ func TestAStatementThatItsRegistryDoesNotGiveIsWorthAnotherTry(t *testing.T) {
 	m.mood.Store(&mood{is(http.MethodGet, "/v2/app-attestations/blobs/"), func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 		w.WriteHeader(http.StatusInternalServerError)
 	}})
+	parts := []string{"bytes=1-", "bytes=1-2", "bytes= -3", "bytes=-3", "bytes=2-3,0-1"}
+	for _, asked := range parts {
+		a := r.request(http.MethodGet, "/v2/app/blobs/"+digest, nil, "Range", asked).want(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
+		if said := string(a.body); a.Header.Get("Content-Range") != "" || !strings.Contains(said, digest) {
+			t.Errorf("the answer to %s is %v, %s", asked, a.Header, said)
+		}
+	}
 	a := r.request(http.MethodGet, "/v2/app/blobs/"+digest, nil).want(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
 	if said := string(a.body); a.Header.Get("Retry-After") == "" || !strings.Contains(said, digest) || !strings.Contains(said, "500 Internal Server Error") {
 		t.Errorf("the answer is %v, %s", a.Header, said)
 	}
 	m.heal()
-	r.request(http.MethodGet, "/v2/app/blobs/"+digest, nil).want(t, http.StatusOK)
+	whole := string(r.request(http.MethodGet, "/v2/app/blobs/"+digest, nil).want(t, http.StatusOK).body)
+	for i, want := range []string{whole[1:], whole[1:3], whole[len(whole)-3:], whole[len(whole)-3:]} {
+		a := r.request(http.MethodGet, "/v2/app/blobs/"+digest, nil, "Range", parts[i]).want(t, http.StatusPartialContent)
+		if string(a.body) != want {
+			t.Errorf("%s is %q, want %q", parts[i], a.body, want)
+		}
+	}
 }
