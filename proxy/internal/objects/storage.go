@@ -100,16 +100,22 @@ func conflicts(err error) bool {
 	return errors.As(err, &answer) && answer.StatusCode() == http.StatusConflict
 }
 
+// alone makes a call that writes, again where it meets something else.
+func alone(ctx context.Context, do func() error) error {
+	err := do()
+	for try := 1; try < writes && conflicts(err) && ctx.Err() == nil; try++ {
+		time.Sleep(rand.N(time.Duration(try) * conflictPause))
+		err = do()
+	}
+	return err
+}
+
 // Put writes a whole object.
 func (s Storage) Put(ctx context.Context, path string, content []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err := s.Driver.PutContent(ctx, path, content)
-	for try := 1; try < writes && conflicts(err) && ctx.Err() == nil; try++ {
-		time.Sleep(rand.N(time.Duration(try) * conflictPause))
-		err = s.Driver.PutContent(ctx, path, content)
-	}
+	err := alone(ctx, func() error { return s.Driver.PutContent(ctx, path, content) })
 	if Absent(err) { // what is written need not be there
 		return fmt.Errorf("%w: %s", ErrStorage, err.Error())
 	}
@@ -169,7 +175,7 @@ func (s Storage) Move(ctx context.Context, from, to string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return failed(ctx, s.Driver.Move(ctx, from, to))
+	return failed(ctx, alone(ctx, func() error { return s.Driver.Move(ctx, from, to) }))
 }
 
 // Remove deletes path and all below it. That it is not there is what was wanted.

@@ -221,11 +221,32 @@ type answered int
 func (a answered) Error() string   { return http.StatusText(int(a)) }
 func (a answered) StatusCode() int { return int(a) }
 
-func (r *refusing) PutContent(ctx context.Context, path string, content []byte) error {
+func (r *refusing) refuse() error {
 	if r.writes++; r.writes <= r.times {
 		return storagedriver.Error{DriverName: "s3aws", Detail: r.status}
 	}
+	return nil
+}
+
+func (r *refusing) PutContent(ctx context.Context, path string, content []byte) error {
+	if err := r.refuse(); err != nil {
+		return err
+	}
 	return r.StorageDriver.PutContent(ctx, path, content)
+}
+
+func (r *refusing) Writer(ctx context.Context, path string, appending bool) (storagedriver.FileWriter, error) {
+	if err := r.refuse(); err != nil {
+		return nil, err
+	}
+	return r.StorageDriver.Writer(ctx, path, appending)
+}
+
+func (r *refusing) Move(ctx context.Context, from, to string) error {
+	if err := r.refuse(); err != nil {
+		return err
+	}
+	return r.StorageDriver.Move(ctx, from, to)
 }
 
 func TestAWriteThatMeetsAnotherIsMadeAgain(t *testing.T) {
@@ -245,4 +266,35 @@ func TestAWriteThatMeetsAnotherIsMadeAgain(t *testing.T) {
 			t.Errorf("%d %d times: %v after %d writes", tt.status, tt.times, err, d.writes)
 		}
 	}
+}
+
+// A large object is written beside its place first, and moved there.
+func TestALargeWriteThatMeetsAnotherIsMadeAgain(t *testing.T) {
+	content := bytes.Repeat([]byte("c"), 100)
+	for refusals, kept := range map[int]bool{1: true, writes - 1: true, 100: false} {
+		d := &refusing{StorageDriver: inmemory.New(), status: http.StatusConflict, times: refusals}
+		for _, step := range []string{"begin", "move"} {
+			s := Storage{Driver: d, Small: 10}
+			if step == "move" {
+				d.writes, s.Driver = 0, begun{d}
+			}
+			_, err := s.Save(t.Context(), "/a/b", "/a/staged", bytes.NewReader(content), nil)
+			if (err == nil) != kept || err != nil && !errors.Is(err, ErrStorage) {
+				t.Errorf("%s, %d times: %v", step, refusals, err)
+			}
+			if got, err := s.Get(t.Context(), "/a/b"); kept && (err != nil || !bytes.Equal(got, content)) {
+				t.Errorf("%s, %d times: %d bytes are there, %v", step, refusals, len(got), err)
+			}
+			if _, err := s.Get(t.Context(), "/a/staged"); !Absent(err) {
+				t.Errorf("%s, %d times: what was staged stays: %v", step, refusals, err)
+			}
+		}
+	}
+}
+
+// begun refuses no Writer.
+type begun struct{ *refusing }
+
+func (b begun) Writer(ctx context.Context, path string, appending bool) (storagedriver.FileWriter, error) {
+	return b.StorageDriver.Writer(ctx, path, appending)
 }

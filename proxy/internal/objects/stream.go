@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"time"
+
+	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 )
 
 // Open reads the object at path, which has the given size. The in-memory driver lets a Reader see later writes half
@@ -52,7 +54,7 @@ func (s Storage) Save(ctx context.Context, path, staging string, r io.Reader, ch
 	}
 	err = check()
 	if err == nil {
-		err = failed(ctx, s.Driver.Move(ctx, staging, path))
+		err = s.Move(ctx, staging, path)
 	}
 	if err != nil {
 		s.discardStaged(ctx, staging, err)
@@ -106,8 +108,13 @@ type Sized struct {
 	Size int64
 }
 
+// stage does not commit again what met something else: the S3 driver has given the upload up then.
 func (s Storage) stage(ctx context.Context, path string, r io.Reader) (n int64, err error) {
-	w, err := s.Driver.Writer(ctx, path, false)
+	var w storagedriver.FileWriter
+	err = alone(ctx, func() (err error) {
+		w, err = s.Driver.Writer(ctx, path, false)
+		return err
+	})
 	if err != nil {
 		return 0, failed(ctx, err)
 	}
