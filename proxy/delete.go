@@ -10,6 +10,7 @@ import (
 	"sluice/filters"
 	"sluice/filters/ocidoc"
 	"sluice/proxy/attest"
+	"sluice/proxy/quarantine"
 	"sluice/proxy/upstream"
 )
 
@@ -148,17 +149,41 @@ func (ex *exchange) deleteAttestation(digest string, m *ocidoc.Document) error {
 		}
 	}
 	q := ex.p.quarantine
-	for _, d := range m.Layers {
-		if err := q.DeleteBlob(ex.ctx(), ex.repo, d.Digest); err != nil {
-			return err
-		}
-		ex.p.heldQuota.release(heldBlobOf(ex.repo, d.Digest))
+	if err := ex.deleteStatements(m.Layers, append(forms, digest)); err != nil {
+		return err
 	}
 	for _, attestation := range append(forms, digest) {
 		if err := q.DeleteManifest(ex.ctx(), ex.repo, attestation); err != nil {
 			return err
 		}
 		ex.p.heldQuota.release(heldManifestOf(ex.repo, attestation))
+	}
+	return nil
+}
+
+// deleteStatements removes what is held of the layers of an attestation. Those that another one refers to stay: it may be
+// on its way, or be all that there is of what `strip` took out.
+func (ex *exchange) deleteStatements(layers []ocidoc.Descriptor, of []string) error {
+	q := ex.p.quarantine
+	held := slices.DeleteFunc(digestsOf(layers), func(d string) bool {
+		_, err := q.StatBlob(ex.ctx(), ex.repo, d)
+		return errors.Is(err, quarantine.ErrNotFound)
+	})
+	if len(held) == 0 {
+		return nil
+	}
+	needed, err := q.Needed(ex.ctx(), ex.repo, of...)
+	if err != nil {
+		return err
+	}
+	for _, d := range held {
+		if needed[d] {
+			continue
+		}
+		if err := q.DeleteBlob(ex.ctx(), ex.repo, d); err != nil {
+			return err
+		}
+		ex.p.heldQuota.release(heldBlobOf(ex.repo, d))
 	}
 	return nil
 }

@@ -372,7 +372,7 @@ func (ex *exchange) holdAttestation(doc *ocidoc.Document, contentType string) er
 	}
 	// Whether the image is converted, and so has another digest, shows when its index comes.
 	if doc.Subject != nil && ex.rule.Attestations == filters.Store && ex.rule.MediaTypes != filters.MediaTypesDocker {
-		err := ex.storeReferrer(doc)
+		err := ex.storeReferrer(digest, doc)
 		var s *storageFailed
 		if errors.As(err, &s) {
 			return ex.manifestNotKept(digest, doc, contentType, s)

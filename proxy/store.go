@@ -38,9 +38,9 @@ func (ex *exchange) storeTaken(rw *rewriting) ([]attest.Record, error) {
 }
 
 // storeReferrer keeps an attestation that says by its subject what it is about, before any index
-// names it, if any ever does.
-func (ex *exchange) storeReferrer(doc *ocidoc.Document) error {
-	rec, err := ex.storeOne(doc.Digest(), doc, *doc.Subject)
+// names it, if any ever does. It is known by the digest that it was pushed by, which may not be its sha256.
+func (ex *exchange) storeReferrer(digest string, doc *ocidoc.Document) error {
+	rec, err := ex.storeOne(digest, doc, *doc.Subject)
 	if errors.Is(err, errNotGivenBack) {
 		ex.want(doc)
 	}
