@@ -115,14 +115,32 @@ func writeFailure(w http.ResponseWriter, f *Failure) {
 	for k, v := range f.Header {
 		w.Header()[k] = v
 	}
-	body, err := json.Marshal(errcode.Errors{errcode.Error{Code: errorCode(f.Code), Message: f.Message}})
-	if err != nil { // cannot happen: strings only
-		body = []byte(`{"errors":[{"code":"UNKNOWN","message":"internal error"}]}`)
-	}
+	body := f.body()
 	w.Header()["Content-Type"] = jsonType
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(f.Status)
 	_, _ = w.Write(body) // a client that is gone cannot be told
+}
+
+// body is what errcode.Errors makes of one error. That encodes it twice, and a push gets this answer for everything that it
+// asks for and that only Sluice could have.
+func (f *Failure) body() []byte {
+	code := errorCode(f.Code)
+	var all struct {
+		Errors [1]struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+		} `json:"errors"`
+	}
+	all.Errors[0].Code, all.Errors[0].Message = code.String(), f.Message
+	if f.Message == "" {
+		all.Errors[0].Message = code.Message()
+	}
+	body, err := json.Marshal(&all)
+	if err != nil { // cannot happen: strings only
+		return []byte(`{"errors":[{"code":"UNKNOWN","message":"internal error"}]}`)
+	}
+	return body
 }
 
 // jsonType is shared by all answers; nothing changes a header's values in place.
