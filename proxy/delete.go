@@ -198,20 +198,22 @@ func (ex *exchange) deletePlaced(attestation string) error {
 		return err
 	}
 	type place struct{ repo, digest, subject string }
-	var unlisted, deleted []place
+	var unlisted, deleted []place // or not to be deleted
 	for _, r := range records {
 		p := place{r.Repository, r.Placed, r.Subject}
 		if r.Repository == "" || slices.Contains(unlisted, p) {
 			continue
 		}
-		if r.Repository != ex.repo {
-			switch other, err := ex.p.attest.AlsoPlaced(ex.ctx(), ex.repo, r); {
-			case err != nil:
-				return err
-			case other != "":
-				ex.log.Info("attestation stays where it was stored, it is there for another repository too", "digest", attestation, "in", r.Repository, "other", other)
-				continue
-			}
+		other, alike, err := ex.p.attest.AlsoPlaced(ex.ctx(), ex.repo, r)
+		if err != nil {
+			return err
+		}
+		if other != "" {
+			ex.log.Info("attestation stays where it was stored, it is there for another repository too", "digest", attestation, "in", r.Repository, "other", other)
+			deleted = append(deleted, place{p.repo, p.digest, ""})
+		}
+		if alike {
+			continue
 		}
 		unlisted = append(unlisted, p)
 		at, err := ex.at(r.Repository)

@@ -68,3 +68,50 @@ func TestAnAttestationInASharedPlaceIsDeletedWithTheLast(t *testing.T) {
 	there(http.StatusNotFound)
 	listed("prod", 0)
 }
+
+// An attestation without a subject is the same for an image and for what that was converted to, which two repositories may
+// have in the place that they share: under the tags of two images.
+func TestALegacyAttestationInASharedPlaceIsDeletedWithTheLast(t *testing.T) {
+	f := &refusing{text: `"subject"`, status: http.StatusMethodNotAllowed, code: "UNSUPPORTED"}
+	converted := with(func(c *config.Config) {
+		c.Rules = []config.Rule{{Repositories: []string{"dev"}, MediaTypes: filters.MediaTypesDocker}}
+	})
+	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{Wrap: f.wrap, Delete: true}), onePlace(), converted)
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy, Platforms: []string{"linux/amd64"}})
+	image := map[string]string{}
+	for _, repo := range []string{"dev", "prod"} {
+		r.push(proxytest.BuildKit, repo, "1", tree)
+		image[repo] = r.upstreamDigest(repo, "1")
+	}
+	remove := func(repo string) {
+		t.Helper()
+		r.request(http.MethodDelete, "/v2/"+repo+"/manifests/"+r.referrers(repo, image[repo]).Manifests[0].Digest, nil).want(t, http.StatusAccepted)
+	}
+	listed := func(repo string, want int) {
+		t.Helper()
+		if here, there := len(r.referrers(repo, image[repo]).Manifests), len(r.listedUpstream("attestations", image[repo]).Manifests); here != want || there != want {
+			t.Errorf("%d referrers are listed in %s, and %d in the place, want %d", here, repo, there, want)
+		}
+		proxytest.AssertComplete(t, r.upstream)
+	}
+	remove("dev")
+	listed("dev", 0)
+	listed("prod", 1)
+	remove("prod")
+	listed("prod", 0)
+	r.direct(http.MethodHead, "/v2/attestations/manifests/"+tree.Attestations()[0].Digest, nil, acceptAll...).want(t, http.StatusNotFound)
+}
+
+// The place may be a repository of images too.
+func TestAnAttestationInThePlaceItselfIsDeletedWithTheLast(t *testing.T) {
+	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{Delete: true}), with(func(c *config.Config) { c.Store.To, c.Store.Repository = config.StoreToRepository, "kept" }))
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy, Platforms: []string{"linux/amd64"}})
+	for _, repo := range []string{"app", "kept"} {
+		r.push(proxytest.BuildKit, repo, "1", tree)
+	}
+	r.request(http.MethodDelete, "/v2/kept/manifests/"+tree.Attestations()[0].Digest, nil).want(t, http.StatusAccepted)
+	if got := len(r.referrers("app", tree.Images()[0].Digest).Manifests); got != 1 {
+		t.Errorf("%d referrers are listed in app, want 1", got)
+	}
+	proxytest.AssertComplete(t, r.upstream)
+}

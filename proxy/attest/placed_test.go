@@ -13,19 +13,28 @@ func TestASharedPlaceIsKnown(t *testing.T) {
 		s := newStore(d)
 		placed := record("provenance")
 		placed.Repository, placed.Placed = "attestations", sha("placed")
-		elsewhere, another, nowhere := placed, placed, placed
+		elsewhere, another, nowhere, converted := placed, placed, placed, placed
 		elsewhere.Repository = "other-attestations"
 		another.Placed = sha("another")
 		nowhere.Repository, nowhere.Placed = "", ""
-		for repo, r := range map[string]Record{"dev": placed, "elsewhere": elsewhere, "another": another, "nowhere": nowhere} {
+		converted.Subject = sha("image, converted")
+		for repo, r := range map[string]Record{"elsewhere": elsewhere, "another": another, "nowhere": nowhere} {
 			must(t, s.PutRecord(t.Context(), repo, r))
 		}
-		if other, err := s.AlsoPlaced(t.Context(), "dev", placed); other != "" || err != nil {
-			t.Errorf("found %q, %v; nobody else has it", other, err)
-		}
-		must(t, s.PutRecord(t.Context(), "team/prod", placed))
-		if other, err := s.AlsoPlaced(t.Context(), "dev", placed); other != "team/prod" || err != nil {
-			t.Errorf("found %q, %v; want team/prod", other, err)
+		for _, next := range []struct {
+			repo  string
+			r     Record
+			other string // that is found once repo has r
+			alike bool
+		}{
+			{"dev", placed, "", false},
+			{"team/converted", converted, "team/converted", false},
+			{"team/prod", placed, "team/prod", true},
+		} {
+			must(t, s.PutRecord(t.Context(), next.repo, next.r))
+			if other, alike, err := s.AlsoPlaced(t.Context(), "dev", placed); other != next.other || alike != next.alike || err != nil {
+				t.Errorf("with %s: found %q, %v, %v; want %q, %v", next.repo, other, alike, err, next.other, next.alike)
+			}
 		}
 	})
 }

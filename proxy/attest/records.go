@@ -184,14 +184,7 @@ func (s *Store) find(ctx context.Context, repo, what, folder string, wanted func
 	if err != nil {
 		return nil, fmt.Errorf("look for attestations of %s in repository %s: %w", what, repo, err)
 	}
-	names = slices.DeleteFunc(names, func(name string) bool { // such as a temporary file that a crash left
-		i := strings.LastIndex(name, "-")
-		if i < 0 || !keyGrammar.MatchString(name[i+1:]) {
-			return true
-		}
-		_, ok := objects.DigestOfLeaf(name[:i])
-		return !ok
-	})
+	names = slices.DeleteFunc(names, func(name string) bool { _, ok := attestationOf(name); return !ok })
 	for i, name := range names {
 		names[i] = folder + "/" + name
 	}
@@ -205,6 +198,16 @@ func (s *Store) find(ctx context.Context, repo, what, folder string, wanted func
 			cmp.Compare(a.Original, b.Original), cmp.Compare(a.Tag, b.Tag), cmp.Compare(a.Subject, b.Subject))
 	})
 	return records, nil
+}
+
+// attestationOf is the attestation that a lookup's record is about, by its name; false for what is no record, such as a
+// temporary file that a crash left.
+func attestationOf(name string) (digest string, ok bool) {
+	i := strings.LastIndex(name, "-")
+	if i < 0 || !keyGrammar.MatchString(name[i+1:]) {
+		return "", false
+	}
+	return objects.DigestOfLeaf(name[:i])
 }
 
 // ByAttestation finds the records of one attestation, in no order. None is no error.
