@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"sluice/proxy/upstream"
 )
@@ -198,10 +199,16 @@ func (p *Proxy) passBase(w http.ResponseWriter, r *http.Request, u *upstream.Reg
 // errLongDocument is a manifest of upstream's with more bytes than it may have.
 var errLongDocument = errors.New("document is larger than")
 
-// readDocument reads a manifest that upstream sent, within the size that a manifest may have.
+// documentTime is what a manifest or a list of upstream's may take to arrive: Sluice waits for it as a whole, and a client for Sluice.
+const documentTime = slowTime
+
+// errSlowDocument is one that comes all the time, and not to its end.
+var errSlowDocument = fmt.Errorf("document did not arrive in %v", documentTime)
+
+// readDocument reads a manifest that upstream sent, within the size that a manifest may have, and the time.
 func readDocument(resp *http.Response, limit int64) ([]byte, error) {
 	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	b, err := io.ReadAll(io.LimitReader(&documentBody{resp.Body, time.Now().Add(documentTime)}, limit+1))
 	if err != nil {
 		return nil, err
 	}
@@ -209,4 +216,18 @@ func readDocument(resp *http.Response, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%w %d bytes", errLongDocument, limit)
 	}
 	return b, nil
+}
+
+// documentBody ends at the first part that comes too late. That one comes or ends in a time of its own (upstream's stallTimeout).
+type documentBody struct {
+	r   io.Reader
+	end time.Time
+}
+
+func (d *documentBody) Read(p []byte) (int, error) {
+	n, err := d.r.Read(p)
+	if err == nil && time.Now().After(d.end) {
+		err = errSlowDocument
+	}
+	return n, err
 }

@@ -94,7 +94,7 @@ func through(r *Registry, proxy string) {
 	named := func(*http.Request) (*url.URL, error) { return url.Parse(proxy) }
 	quick := r.quick.(*h1.Client)
 	quick.Proxy = named
-	quick.Other.(*http.Transport).Proxy = named
+	quick.Other.(steady).over.(*http.Transport).Proxy = named
 	r.transport.(*http.Transport).Proxy = named
 }
 

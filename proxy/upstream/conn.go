@@ -22,8 +22,8 @@ const (
 	lastWords     = 200 * time.Millisecond
 )
 
-// stallTimeout is after how long a registry that takes no byte, or that goes on with no answer, is gone. Tests have less patience.
-var stallTimeout = 5 * time.Minute
+// stallTimeout is after how long a registry that takes no byte, or that hardly goes on with its answer (stallBytes), is gone.
+const stallTimeout = 5 * time.Minute
 
 // A size of buffer, its free ones, and how many may be in use.
 type size struct {

@@ -218,7 +218,7 @@ func (r *Registry) stream(ctx context.Context, p *plan, req *http.Request) (*htt
 		trace.Got1xxResponse = b.informed
 	}
 	req.Body, req.ContentLength = b, p.length
-	resp, err := r.roundTrip(p.operation(), r.transport, req.WithContext(httptrace.WithClientTrace(ctx, trace)))
+	resp, err := r.roundTrip(p.operation(), steady{r.transport}, req.WithContext(httptrace.WithClientTrace(ctx, trace)))
 	if err != nil {
 		b.seal()
 		b.free()

@@ -61,8 +61,8 @@ func newTransports(ca string, resolver *net.Resolver, quickTimeout time.Duration
 	other := bulk.Clone()
 	other.ResponseHeaderTimeout = quickTimeout
 	quick = &h1.Client{
-		Dial: t.dial, DialTLS: t.dialTLS, HeaderTimeout: quickTimeout, StallTimeout: stallTimeout,
-		IdleTimeout: idleTimeout, MaxIdle: maxIdle, MaxHeader: maxHeader, Other: other, Proxy: http.ProxyFromEnvironment,
+		Dial: t.dial, DialTLS: t.dialTLS, HeaderTimeout: quickTimeout, StallTimeout: stallTimeout, StallBytes: stallBytes,
+		IdleTimeout: idleTimeout, MaxIdle: maxIdle, MaxHeader: maxHeader, Other: steady{other}, Proxy: http.ProxyFromEnvironment,
 	}
 	return bulk, quick, nil
 }

@@ -126,7 +126,7 @@ func New(o Options) (*Registry, error) {
 		if err != nil {
 			return nil, fmt.Errorf("upstream %s: %w", r.base.Host, err)
 		}
-		r.transport, r.quick, r.closing = bulk, quick, quick.Within(r.patience, bulk)
+		r.transport, r.quick, r.closing = bulk, quick, quick.Within(r.patience, steady{bulk})
 	}
 	life, stop := context.WithCancel(context.Background())
 	r.auth = &authorizer{

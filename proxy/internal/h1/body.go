@@ -25,8 +25,10 @@ type body struct {
 	till bool      // it ends with the connection
 	ends bool      // the connection ends with it
 
-	comes bool      // not all of it is in the buffer
-	since time.Time // when the deadline was set
+	comes  bool          // not all of it is in the buffer
+	since  time.Time     // when the deadline was set
+	waited time.Duration // since StallBytes came: whoever reads may take any time
+	bytes  int           // that came in waited
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -38,27 +40,36 @@ func (b *body) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if b.comes {
-		b.hurry()
-	}
-	n, err := b.next(p)
-	if errors.Is(err, ErrHeaderTimeout) {
-		err = ErrStalled
-	}
+	n, err := b.patiently(p)
 	if err != nil {
 		b.finish(err)
 	}
 	return n, err
 }
 
-// hurry gives this Read at least StallTimeout: only time in which the server is waited for counts. A deadline is not set for each,
-// since that costs as much as a small one.
-func (b *body) hurry() {
-	stall := b.conn.client.StallTimeout
-	if now := time.Now(); stall > 0 && now.Sub(b.since) > stall/4 {
-		b.since = now
-		_ = b.conn.nc.SetReadDeadline(now.Add(stall + stall/4))
+// patiently reads what there is. A server that sends nothing ends it by a deadline, which gives each Read at least StallTimeout;
+// it is not set for each, since that costs as much as a small one. One that sends byte by byte ends it when those Reads have
+// waited for as long together.
+func (b *body) patiently(p []byte) (int, error) {
+	client := b.conn.client
+	stall := client.StallTimeout
+	if !b.comes || stall <= 0 {
+		return b.next(p)
 	}
+	start := time.Now()
+	if start.Sub(b.since) > stall/4 {
+		b.since = start
+		_ = b.conn.nc.SetReadDeadline(start.Add(stall + stall/4))
+	}
+	n, err := b.next(p)
+	b.waited += time.Since(start)
+	if b.bytes += n; b.bytes >= client.StallBytes {
+		b.waited, b.bytes = 0, 0
+	}
+	if errors.Is(err, ErrHeaderTimeout) || err == nil && b.waited >= stall {
+		err = ErrStalled
+	}
+	return n, err
 }
 
 // next reads what there is, and io.EOF only at the right place.

@@ -15,7 +15,7 @@ import (
 var (
 	// ErrHeaderTimeout says that no answer came in time.
 	ErrHeaderTimeout = errors.New("no answer in time")
-	// ErrStalled says that an answer has begun, and that no more of it came in time.
+	// ErrStalled says that an answer has begun, and that no more of it came in time, or too little.
 	ErrStalled = errors.New("the answer stopped coming")
 )
 
@@ -30,6 +30,7 @@ type Client struct {
 	DialTLS       func(ctx context.Context, network, address string) (net.Conn, error) // for https, with its handshake done
 	HeaderTimeout time.Duration                                                        // from the request to the end of the answer's header
 	StallTimeout  time.Duration                                                        // for which a read of a body waits at least; 0: for ever
+	StallBytes    int                                                                  // of a body that must come in StallTimeout of waiting; 0: any
 	IdleTimeout   time.Duration                                                        // how long a connection waits for the next request
 	MaxIdle       int                                                                  // connections that wait, for each host
 	MaxHeader     int                                                                  // bytes

@@ -286,58 +286,6 @@ func TestABodyMayTakeLonger(t *testing.T) {
 	}
 }
 
-// A body may take any time as long as something of it comes, and who reads it may take any time between.
-func TestABodyThatStopsComingIsAnError(t *testing.T) {
-	for name, test := range map[string]struct {
-		head, part, end string
-	}{
-		"with a length":             {"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n", "x", ""},
-		"in chunks":                 {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n", "0\r\n\r\n"},
-		"until the connection ends": {"HTTP/1.1 200 OK\r\n\r\n", "x", ""},
-	} {
-		for _, stops := range []bool{true, false} {
-			t.Run(fmt.Sprintf("%s, stops %v", name, stops), func(t *testing.T) {
-				t.Parallel() // most of it is waiting
-				const stall = 2 * time.Second
-				over := make(chan struct{})
-				s := serve(t, func(_ int, c *peer) {
-					c.request()
-					c.say(test.head + test.part)
-					if stops {
-						<-over
-						return
-					}
-					for range 6 {
-						time.Sleep(stall / 4) // each in its time, and all of them in more
-						c.say(test.part)
-					}
-					c.say(test.end)
-				})
-				defer close(over)
-				c := newClient(t)
-				c.StallTimeout = stall
-				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-				defer cancel()
-				resp, err := c.RoundTrip(request(t, "GET", s.url(), "").WithContext(ctx))
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer resp.Body.Close()
-				if _, err := io.ReadFull(resp.Body, make([]byte, 1)); err != nil {
-					t.Fatal(err)
-				}
-				if !stops {
-					time.Sleep(stall * 3 / 2) // the reader's own time
-				}
-				b, err := io.ReadAll(resp.Body)
-				if stops && (len(b) != 0 || !errors.Is(err, ErrStalled)) || !stops && (string(b) != "xxxxxx" || err != nil) {
-					t.Errorf("%q, %v", b, err)
-				}
-			})
-		}
-	}
-}
-
 func TestABodyThatIsNotReadCostsTheConnectionUnlessItIsHere(t *testing.T) {
 	for name, test := range map[string]struct {
 		length, kept int
