@@ -148,7 +148,11 @@ func (ex *exchange) localManifest(digest string) (*localDocument, error) {
 // keepsWhole makes sure that what a held manifest refers to is still here and will stay for a while:
 // a client that is told that the manifest exists does not send its blobs.
 func (ex *exchange) keepsWhole(digest string, m *ocidoc.Document) bool {
-	if _, _, err := ex.p.quarantine.StatManifest(ex.ctx(), ex.repo, digest); err != nil && !errors.Is(err, quarantine.ErrNotFound) {
+	_, _, err := ex.p.quarantine.StatManifest(ex.ctx(), ex.repo, digest)
+	if errors.Is(err, quarantine.ErrNotFound) {
+		err = ex.p.attest.StatDocument(ex.ctx(), ex.repo, digest)
+	}
+	if err != nil {
 		return false
 	}
 	for _, d := range blobsOf(m) {

@@ -32,6 +32,34 @@ func (s *Store) Document(ctx context.Context, repo, digest string) (mediaType st
 	return mediaType, b, nil
 }
 
+// StatDocument is for a document that is relied on without being sent again: when it answers, the document stays for at
+// least another day.
+func (s *Store) StatDocument(ctx context.Context, repo, digest string) error {
+	path, err := digestPath(repo, documentKind, digest)
+	if err == nil {
+		err = s.renewDocument(ctx, path, digest)
+	}
+	if err != nil {
+		return unanswered("look for", "stored document", digest, repo, err)
+	}
+	return nil
+}
+
+func (s *Store) renewDocument(ctx context.Context, path, digest string) error {
+	there, err := s.storage.Stat(ctx, path)
+	if objects.Absent(err) {
+		return ErrNotFound
+	}
+	if err != nil || s.fresh(there) {
+		return err
+	}
+	mediaType, b, err := s.readDocument(ctx, path, digest)
+	if err != nil {
+		return err
+	}
+	return s.writeDocument(ctx, path, digest, mediaType, b)
+}
+
 func (s *Store) writeDocument(ctx context.Context, path, digest, mediaType string, b []byte) error {
 	if err := objects.CheckMediaType(mediaType); err != nil {
 		return err

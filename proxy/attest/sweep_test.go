@@ -148,6 +148,9 @@ func TestWhatAPushReliesOnIsWrittenAgainWhenItIsOld(t *testing.T) {
 		"PutBlob": func(t *testing.T, s *Store, body string) {
 			must(t, s.PutBlob(t.Context(), "app", sha(body), strings.NewReader(body), int64(len(body))))
 		},
+		"StatDocument": func(t *testing.T, s *Store, body string) {
+			must(t, s.StatDocument(t.Context(), "app", sha(body)))
+		},
 		"PutDocument": func(t *testing.T, s *Store, body string) {
 			must(t, s.PutDocument(t.Context(), "app", sha(body), "x/y", []byte(body)))
 		},
@@ -160,8 +163,9 @@ func TestWhatAPushReliesOnIsWrittenAgainWhenItIsOld(t *testing.T) {
 					must(t, s.PutDocument(t.Context(), "app", sha(body), "x/y", []byte(body)))
 					for days, again := range map[int]bool{0: false, 10: true} {
 						k := blobKind
-						if name == "PutDocument" {
-							k, again = documentKind, true
+						if strings.HasSuffix(name, "Document") {
+							k = documentKind
+							again = again || name == "PutDocument"
 						}
 						p, err := digestPath("app", k, sha(body))
 						must(t, err)
@@ -192,6 +196,21 @@ func TestAnOldBlobThatIsDamagedIsAskedForAgain(t *testing.T) {
 		must(t, later.PutBlob(t.Context(), "app", sha("whole"), strings.NewReader("whole"), 5))
 		if _, err := later.StatBlob(t.Context(), "app", sha("whole")); err != nil {
 			t.Errorf("sent again: %v", err)
+		}
+	})
+}
+
+func TestADocumentThatIsNotThereIsNotReliedOn(t *testing.T) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+		must(t, newStore(d).PutDocument(t.Context(), "app", sha("whole"), "x/y", []byte("whole")))
+		must(t, d.PutContent(t.Context(), objectstest.Paths(t, d, "/")[0], []byte("x/y\nwhol3")))
+		for _, body := range []string{"whole", "none"} { // the first is damaged
+			if err := storeAfter(d, 10).StatDocument(t.Context(), "app", sha(body)); !errors.Is(err, ErrNotFound) {
+				t.Errorf("%s: got %v, want ErrNotFound", body, err)
+			}
+		}
+		if err := newStore(d).StatDocument(t.Context(), "app", "sha256:../x"); !errors.Is(err, ErrInvalid) {
+			t.Errorf("got %v, want ErrInvalid", err)
 		}
 	})
 }
