@@ -5,10 +5,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"syscall"
 
@@ -54,22 +52,4 @@ func advice(err error) string {
 		return "it accepted the connection and stopped answering"
 	}
 	return "check that it runs and can be reached from here"
-}
-
-// proxyRefusal is a proxy of the environment that makes no connection to the registry.
-type proxyRefusal struct {
-	proxy, host string
-	status      int
-}
-
-func (e *proxyRefusal) Error() string {
-	return fmt.Sprintf("the proxy %s answers %s to CONNECT %s", e.proxy, status(e.status), e.host)
-}
-
-// connectAnswered gives the refusal of a proxy its name: net/http's error is nothing but "Forbidden".
-func connectAnswered(_ context.Context, proxy *url.URL, req *http.Request, resp *http.Response) error {
-	if resp.StatusCode == http.StatusOK {
-		return nil
-	}
-	return &dialError{&proxyRefusal{proxy: proxy.Host, host: req.Host, status: resp.StatusCode}} // nothing was sent to the registry
 }

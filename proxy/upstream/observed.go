@@ -49,6 +49,17 @@ func (p *plan) operation() string {
 
 // roundTrip is the only way to the transport.
 func (r *Registry) roundTrip(operation string, over http.RoundTripper, req *http.Request) (*http.Response, error) {
+	resp, err := r.traced(operation, over, req)
+	if err == nil {
+		if err = r.refusedByProxy(req, resp); err != nil {
+			_ = resp.Body.Close()
+			return nil, err
+		}
+	}
+	return resp, err
+}
+
+func (r *Registry) traced(operation string, over http.RoundTripper, req *http.Request) (*http.Response, error) {
 	if r.tracer != nil {
 		var end func(int, error)
 		req, end = r.tracer.Sent(req, operation, operation != opToken && r.origin(req.URL))
