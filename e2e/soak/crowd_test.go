@@ -23,7 +23,7 @@ func (c *client) crowds(ctx context.Context, w *world) {
 		var mu sync.Mutex
 		forwarded := map[string]bool{}
 		for k := range crowd {
-			one := newClient(c.t, k, w, c.n)
+			one := newClient(c.t, k, w.sluices[k%2], w, c.n) // those of one registry
 			o := proxytest.SyntheticOptions{Seed: uint64(1_000_000 + k%5), LayerSize: 4 << 10}
 			plain := proxytest.Synthetic(o)
 			o.Form, o.Build = proxytest.FormLegacy, i*crowd+k

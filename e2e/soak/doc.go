@@ -3,7 +3,8 @@
 // choices of an earlier one as well as timing allows. It needs `make setup`.
 //
 // Two processes are in front of one registry, distribution's: one keeps its state in a folder, one in a bucket (an S3
-// gateway). What goes on, at random moments:
+// gateway). A third, with a folder, is in front of a second registry, which gets attestations when they cannot be kept
+// (on_storage_error: forward). What goes on, at random moments:
 //
 //   - the registry answers any step with 401, 403, 404, 429 or 5xx, resets, nonsense, halves of answers; hangs, dawdles,
 //     trickles, loses its answer after doing what it was asked, closes connections, says it has a layer and then misses
@@ -19,5 +20,5 @@
 //
 // Every good push must come to its end by retries, with the tag upstream that it promises. At the end each process has no
 // goroutine and no open file more than after the warm-up, and no more memory than a stated bit; upstream's storage is
-// whole and clean, what was pushed can be pulled by its own digest, and quarantine empties itself.
+// whole, and clean but for what was forwarded, what was pushed can be pulled by its own digest, and quarantine empties itself.
 package soak

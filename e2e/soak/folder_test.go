@@ -37,6 +37,9 @@ func newFolder(t *testing.T) *folder {
 
 func (f *folder) root() string { return filepath.Join(f.mount, "data") }
 
+// storage is how a configuration names it.
+func (f *folder) storage() string { return fmt.Sprintf("{filesystem: {rootdirectory: %q}}", f.root()) }
+
 func (f *folder) remount(flags uintptr, options string) error {
 	return syscall.Mount("soak", f.mount, "tmpfs", syscall.MS_REMOUNT|flags, options)
 }

@@ -16,11 +16,16 @@ import (
 	"time"
 )
 
-const startTime = 2 * time.Minute
+const (
+	startTime = 2 * time.Minute
+	forward   = "forward" // of on_storage_error
+)
 
 // A sluice is a real process.
 type sluice struct {
 	name           string
+	up             *registry
+	forwards       bool // what its storage fails to keep
 	cmd            *exec.Cmd
 	address, admin string
 	file, log      string
@@ -28,11 +33,12 @@ type sluice struct {
 	*certificates
 }
 
-func startSluice(t *testing.T, name, program, storage string, up *registry, c *clock) *sluice {
+// startSluice starts one that does as onStorageError says; reject is strip after some of the SIGHUPs.
+func startSluice(t *testing.T, name, program, storage, onStorageError string, up *registry, c *clock) *sluice {
 	t.Helper()
 	dir := t.TempDir()
 	s := &sluice{
-		name: name, address: freeAddress(t), admin: freeAddress(t), file: filepath.Join(dir, "sluice.yml"), log: filepath.Join(dir, "log"),
+		name: name, up: up, forwards: onStorageError == forward, address: freeAddress(t), admin: freeAddress(t), file: filepath.Join(dir, "sluice.yml"), log: filepath.Join(dir, "log"),
 		certificates: newCertificates(t, dir),
 	}
 	// Unlike the default, a storage that hangs is given up before its moment is over.
@@ -45,11 +51,15 @@ rules: [{repositories: ["strip/**"], attestations: strip}]
 storage_timeout: 1s
 storage: %s
 `, s.address, s.admin, s.certificate, s.key, up.address, storage)
-	s.configurations = []string{
-		base, base + "access_log: true\nretention: 3d\n", base + "unknown: 1\nview: sideways\n",
-		base + "on_storage_error: strip\n", strings.Replace(base, "admin: ", "admin: localhost:1 # ", 1),
+	often, atTimes := base+"on_storage_error: "+onStorageError+"\n", base+"on_storage_error: strip\n"
+	if s.forwards {
+		atTimes = often
 	}
-	s.write(t, base)
+	s.configurations = []string{
+		often, often + "access_log: true\nretention: 3d\n", often + "unknown: 1\nview: sideways\n",
+		atTimes, strings.Replace(often, "admin: ", "admin: localhost:1 # ", 1),
+	}
+	s.write(t, often)
 	log, err := os.Create(s.log)
 	if err != nil {
 		t.Fatal(err)

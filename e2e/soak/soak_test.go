@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	clients = 8
+	clients = 10
 	// For so long the start is looked for: the least then. Nobody leaves idle connections, so nothing has to time out.
 	restTime = 30 * time.Second
 	// A process has so long to come back to it.
@@ -29,10 +29,18 @@ type world struct {
 	up      *registry
 	folder  *folder
 	bucket  *gateway
+	second  second
 	sluices []*sluice
 	clock   *clock
 	pushed  *pushed
 	loads   int
+}
+
+// second is what stands by itself: a registry that may get attestations after all (on_storage_error: forward), and the folder
+// of the process in front of it.
+type second struct {
+	up     *registry
+	folder *folder
 }
 
 func TestSoak(t *testing.T) {
@@ -42,10 +50,12 @@ func TestSoak(t *testing.T) {
 	}
 	w := &world{seed: seed(t), clock: newClock(t), folder: newFolder(t), pushed: &pushed{all: map[push]bool{}}}
 	w.up, w.bucket = startRegistry(t, newDice(w.seed, 1001)), startGateway(t, newDice(w.seed, 1002))
+	w.second = second{startRegistry(t, newDice(w.seed, 1003)), newFolder(t)}
 	program := buildSluice(t)
 	w.sluices = []*sluice{
-		startSluice(t, "sluice with a folder", program, fmt.Sprintf("{filesystem: {rootdirectory: %q}}", w.folder.root()), w.up, w.clock),
-		startSluice(t, "sluice with a bucket", program, fmt.Sprintf("{s3: {bucket: state, regionendpoint: \"http://%s\", forcepathstyle: true}}", w.bucket.address), w.up, w.clock),
+		startSluice(t, "sluice with a folder", program, w.folder.storage(), "reject", w.up, w.clock),
+		startSluice(t, "sluice with a bucket", program, fmt.Sprintf("{s3: {bucket: state, regionendpoint: \"http://%s\", forcepathstyle: true}}", w.bucket.address), "reject", w.up, w.clock),
+		startSluice(t, "sluice that forwards", program, w.second.folder.storage(), forward, w.second.up, w.clock),
 	}
 
 	warm := max(duration/4, 20*time.Second)
@@ -64,7 +74,10 @@ func TestSoak(t *testing.T) {
 	}
 	proxytest.AssertClean(t, w.up.Upstream)
 	proxytest.AssertComplete(t, w.up.Upstream)
-	sweptEmpty(t, "folder", open(t, "filesystem", map[string]any{"rootdirectory": w.folder.root()}), w.up)
+	proxytest.AssertComplete(t, w.second.up.Upstream)
+	for name, f := range map[string]*folder{"folder": w.folder, "second folder": w.second.folder} {
+		sweptEmpty(t, name, open(t, "filesystem", map[string]any{"rootdirectory": f.root()}), w.up)
+	}
 	sweptEmpty(t, "bucket", open(t, "s3", map[string]any{
 		"bucket": "state", "region": "us-east-1", "regionendpoint": w.bucket.direct, "forcepathstyle": true, "accesskey": bucketKey, "secretkey": bucketSecret,
 	}), w.up)
@@ -76,12 +89,12 @@ func (w *world) load(t *testing.T, d time.Duration) *tally {
 	defer stop()
 	w.loads++
 	n := &tally{}
-	n.expect("pushes", "pushes again", "SIGHUPs", "certificates replaced", "the clock jumped")
+	n.expect("pushes", "pushes again", "pushes forwarded with their attestations", "SIGHUPs", "certificates replaced", "the clock jumped")
 	var pushers, faults sync.WaitGroup
 	for k := range clients {
-		pushers.Go(func() { newClient(t, k, w, n).run(ctx) })
+		pushers.Go(func() { newClient(t, k, w.sluices[k%len(w.sluices)], w, n).run(ctx) })
 	}
-	pushers.Go(func() { newClient(t, clients, w, n).crowds(ctx, w) })
+	pushers.Go(func() { newClient(t, clients, w.sluices[0], w, n).crowds(ctx, w) })
 	whose := uint64(2000 + 100*w.loads)
 	dice := func() *dice {
 		whose++
@@ -93,12 +106,18 @@ func (w *world) load(t *testing.T, d time.Duration) *tally {
 		faults.Go(func() { s.rotate(ctx, t, rotations, n) })
 	}
 	n.expect("restarts of the registry", "restarts of the bucket")
-	registry, bucket, jumps, disk := dice(), dice(), dice(), dice()
-	faults.Go(func() { w.up.restarts(ctx, t, registry, func() { n.did("restarts of the registry") }) })
+	for _, up := range []*registry{w.up, w.second.up} {
+		restarts := dice()
+		faults.Go(func() { up.restarts(ctx, t, restarts, func() { n.did("restarts of the registry") }) })
+		faults.Go(func() { up.faulty.misbehave(ctx, n) })
+	}
+	for _, f := range []*folder{w.folder, w.second.folder} {
+		disk := dice()
+		faults.Go(func() { f.misbehave(ctx, t, disk, n) })
+	}
+	bucket, jumps := dice(), dice()
 	faults.Go(func() { w.bucket.restarts(ctx, t, bucket, func() { n.did("restarts of the bucket") }) })
 	faults.Go(func() { w.clock.jump(ctx, jumps, n) })
-	faults.Go(func() { w.folder.misbehave(ctx, t, disk, n) })
-	faults.Go(func() { w.up.faulty.misbehave(ctx, n) })
 	faults.Go(func() { w.bucket.faulty.misbehave(ctx, n) })
 	pushers.Wait()
 	faults.Wait()
