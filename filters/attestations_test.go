@@ -188,6 +188,8 @@ func TestPeekOfGenuineBlobs(t *testing.T) {
 				want = Empty
 			case slices.Contains(statements, digest), strings.Contains(s.roles[digest], "application/vnd.dsse.envelope"):
 				want = Hold // cosign's envelope is guessed too much, and released with its manifest
+			case strings.Contains(s.roles[digest], "application/vnd.dev.sigstore.bundle"):
+				want = Bundle
 			}
 			if got := Peek(b, true); got != want {
 				t.Errorf("%s %s: %s, want %s", name, s.roles[digest], got, want)

@@ -10,6 +10,7 @@ const (
 	Undecided Guess = iota // more bytes are needed
 	Pass                   // a layer, or anything else that goes upstream at once
 	Hold                   // a statement or an attestation's config: wait for a manifest that refers to it
+	Bundle                 // a sigstore bundle: a signature, and what it signs may be an attestation or an image
 	Empty                  // exactly `{}`, the config of OCI artifacts, which everybody knows
 )
 
@@ -20,6 +21,8 @@ func (g Guess) String() string {
 		return "pass"
 	case Hold:
 		return "hold"
+	case Bundle:
+		return "bundle"
 	case Empty:
 		return "empty"
 	}
@@ -39,8 +42,12 @@ func held() [3]string {
 	}
 }
 
+// bundle is how a sigstore bundle begins (sigstore/protobuf-specs, sigstore_bundle.proto: mediaType is its first field).
+// Go's protojson and JavaScript's JSON write it so; Go adds spaces at random, but only behind commas.
+const bundle = `{"mediaType":"application/vnd.dev.sigstore.bundle`
+
 // PeekLen is the number of bytes after which [Peek] is never Undecided.
-const PeekLen = len(`{"architecture":"unknown","os":"unknown"`)
+const PeekLen = len(bundle)
 
 // Peek guesses what a blob is from its first bytes. final means that there
 // are no more; then the answer is not Undecided either.
@@ -56,6 +63,10 @@ func Peek(prefix []byte, final bool) Guess {
 		}
 		possible = possible || strings.HasPrefix(h, s)
 	}
+	if strings.HasPrefix(s, bundle) {
+		return Bundle
+	}
+	possible = possible || strings.HasPrefix(bundle, s)
 	if possible && !final {
 		return Undecided
 	}

@@ -7,6 +7,7 @@ import (
 
 func TestPeek(t *testing.T) {
 	const s, e, c = `{"_type":"https://in-toto.io/`, `{"payloadType":"application/vnd.in-toto`, `{"architecture":"unknown","os":"unknown"`
+	const b = `{"mediaType":"application/vnd.dev.sigstore.bundle`
 	for _, tc := range []struct {
 		name, prefix string
 		final        bool
@@ -33,6 +34,11 @@ func TestPeek(t *testing.T) {
 		{"half an attestation's config", c[:20], false, Undecided},
 		{"an image's config", `{"architecture":"amd64","os":"linux"`, false, Pass},
 		{"an image's config, so far alike", `{"architecture":"`, false, Undecided},
+		{"a sigstore bundle", b + `.v0.3+json","verificationMaterial":{`, false, Bundle},
+		{"a sigstore bundle in the form of version 0.1", b + `+json;version=0.1"`, false, Bundle},
+		{"a sigstore bundle, one byte less", b[:len(b)-1], false, Undecided},
+		{"a sigstore bundle cut off", b[:len(b)-1], true, Pass},
+		{"a manifest", `{"mediaType":"application/vnd.oci.image`, false, Pass},
 		{"indented JSON", "{\n", false, Pass},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -78,7 +84,8 @@ func FuzzPeek(f *testing.F) {
 			f.Add(b[:min(len(b), 2*PeekLen)])
 		}
 	}
-	for _, h := range held() {
+	signs := held()
+	for _, h := range append(signs[:], bundle) {
 		f.Add([]byte(h))
 		f.Add([]byte(strings.ToUpper(h)))
 	}
