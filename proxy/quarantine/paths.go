@@ -27,6 +27,7 @@ const (
 	partKind     kind = "_parts"
 	stagingKind  kind = "_staging"
 	referrerKind kind = "_referrers"
+	aboutKind    kind = "_about"
 	aliasKind    kind = "_aliases"
 	tagKind      kind = "_tags"
 )
@@ -86,7 +87,7 @@ func (o object) in(generation string) string {
 }
 
 // parseHeld is the way back from a path in the quarantine. False for parts, staging,
-// records of referrers, and what a driver left behind.
+// records of referrers, notes of what is about what, and what a driver left behind.
 func parseHeld(path string) (generation string, o object, ok bool) {
 	rest, ok := strings.CutPrefix(path, "/"+quarantineRoot+"/")
 	if !ok {

@@ -12,6 +12,7 @@
 //	/quarantine/<day>/<repository>/_blobs/<algorithm>/<hex>
 //	/quarantine/<day>/<repository>/_manifests/<algorithm>/<hex>              media type and blobs, line feed, exact bytes
 //	/quarantine/<day>/<repository>/_originals/<algorithm>/<hex>              the same
+//	/quarantine/<day>/<repository>/_about/<algorithm>/<hex>/<algorithm>-<hex>      subject, manifest: one is about the other
 //	/quarantine/<day>/<repository>/_parts/<upload>/<number>
 //	/quarantine/<day>/<repository>/_staging/<random>                         written, not yet checked
 //	/quarantine/<day>/<repository>/_referrers/<algorithm>/<hex>/<algorithm>-<hex>  subject, referrer: to be listed, or not any more

@@ -1,0 +1,69 @@
+package quarantine
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"sluice/proxy/internal/objects"
+)
+
+func aboutFolder(generation, repo, subject string) (string, error) {
+	tail, err := objects.Tail(repo, subject)
+	if err != nil {
+		return "", err
+	}
+	return below(quarantineRoot+"/"+generation, repo, aboutKind, tail), nil
+}
+
+// PutAbout notes what a held manifest is about, after PutManifest, so that About finds it. The note goes with today's generation.
+func (s *Store) PutAbout(ctx context.Context, repo, subject, digest string) error {
+	folder, err := aboutFolder(s.Generation(), repo, subject)
+	if err == nil {
+		err = objects.CheckDigest(digest)
+	}
+	if err == nil {
+		err = s.storage.Put(ctx, folder+"/"+objects.Leaf(digest), []byte(digest+"\n")) // some stores list nothing that is empty
+	}
+	if err != nil {
+		return fmt.Errorf("note that %s of repository %s is about %s: %w", objects.Shortened(digest), objects.Shortened(repo), objects.Shortened(subject), err)
+	}
+	return nil
+}
+
+// About are the digests of manifests that were held and are about a subject, sorted. Not all need be held any more. None
+// is no error.
+func (s *Store) About(ctx context.Context, repo, subject string) ([]string, error) {
+	o, err := s.candidates(ctx)
+	if err != nil {
+		return nil, err
+	}
+	listed := make([][]string, len(o.generations))
+	g, gctx := errgroup.WithContext(ctx)
+	if s.storage.Immediate() {
+		g.SetLimit(1)
+	}
+	for i, generation := range o.generations {
+		folder, err := aboutFolder(generation, repo, subject)
+		if err != nil {
+			return nil, err
+		}
+		g.Go(func() (err error) {
+			listed[i], err = s.storage.List(gctx, folder)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, fmt.Errorf("look what is held about %s in repository %s: %w", subject, repo, err)
+	}
+	var found []string
+	for _, name := range slices.Concat(listed...) {
+		if digest, ok := objects.DigestOfLeaf(name); ok {
+			found = append(found, digest)
+		}
+	}
+	slices.Sort(found)
+	return slices.Compact(found), nil
+}
