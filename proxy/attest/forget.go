@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,9 +40,9 @@ func (s *Store) Recorded(ctx context.Context, repo, attestation string) (bool, e
 }
 
 // Expire deletes the records of attestations whose newest one is older than before, in all repositories, and says of
-// how many. Nothing finds these any more, and what no other record names goes with the next sweeps: whether a push is
-// about to record it again is what Sweep minds. An attestation that fails does not keep the others from being deleted,
-// nor a repository with a malformed record other repositories.
+// how many. What is about an attestation is as old as that. Nothing finds these any more, and what no other record names
+// goes with the next sweeps: whether a push is about to record it again is what Sweep minds. An attestation that fails does
+// not keep the others from being deleted, nor a repository with a malformed record other repositories.
 func (s *Store) Expire(ctx context.Context, before time.Time) (int, error) {
 	files, err := s.storage.Files(ctx, "/"+root, func(folder string) bool {
 		return strings.HasPrefix(folder, "_") && folder != string(recordKind)
@@ -68,18 +69,33 @@ func (s *Store) Expire(ctx context.Context, before time.Time) (int, error) {
 	return n, errors.Join(errs...)
 }
 
+// maxAbout bounds signatures of signatures.
+const maxAbout = 8
+
 func (s *Store) expire(ctx context.Context, repo string, before time.Time) (n int, err error) {
 	records, err := s.recordsOf(ctx, repo)
 	if err != nil {
 		return 0, err
 	}
-	of := map[string][]Record{}
+	of, original := map[string][]Record{}, map[string]string{}
 	for _, r := range records {
 		of[r.Attestation] = append(of[r.Attestation], r)
+		if r.Derived != "" {
+			original[r.Derived] = r.Attestation
+		}
 	}
+	fresh := func(r Record) bool { return !r.At.Before(before) }
 	var errs []error
 	for attestation, records := range of {
-		if slices.ContainsFunc(records, func(r Record) bool { return !r.At.Before(before) }) {
+		about := attestation // what is about an attestation, such as its signature, goes with it and not before
+		for range maxAbout {
+			subject := of[about][0].Subject
+			if subject = cmp.Or(original[subject], subject); of[subject] == nil {
+				break
+			}
+			about = subject
+		}
+		if slices.ContainsFunc(of[about], fresh) {
 			continue
 		}
 		if err := s.deleteRecords(ctx, repo, attestation, records); err != nil {

@@ -2,8 +2,11 @@ package attest
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 
@@ -161,5 +164,49 @@ func TestWhicheverCallOfAnExpiryFailsTheNextOneEndsItsWork(t *testing.T) {
 			t.Errorf("a retry failed: %v", err)
 		}
 		checkExpired(t, d, old)
+	})
+}
+
+// What is about an attestation, or about the referrer that was derived from it, is as old as the attestation, and so is
+// what is about that.
+func TestWhatIsAboutAnAttestationExpiresWithIt(t *testing.T) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+		s := newStore(d)
+		signs := func(name, subject string, age int) Record {
+			r := record(name)
+			r.Subject, r.At = subject, start.Add(-time.Duration(age)*day)
+			must(t, store(t.Context(), s, "app", r, name))
+			return r
+		}
+		var gone, kept []Record
+		for _, old := range []bool{true, false} {
+			of := record(fmt.Sprint("attestation", old))
+			of.Derived, of.At = sha(fmt.Sprint("derived", old)), start.Add(-30*day)
+			if !old {
+				of.At = start
+			}
+			must(t, store(t.Context(), s, "app", of, fmt.Sprint("attestation", old)))
+			first := signs(fmt.Sprint("of the attestation", old), of.Attestation, 0)
+			all := []Record{
+				of, first,
+				signs(fmt.Sprint("of the derived", old), of.Derived, 30),
+				signs(fmt.Sprint("of the signature", old), first.Attestation, 0),
+				signs(fmt.Sprint("another", old), of.Attestation, 30),
+			}
+			if old {
+				gone = all
+			} else {
+				kept = all
+			}
+		}
+		if n, err := s.Expire(t.Context(), start.Add(-7*day)); err != nil || n != len(gone) {
+			t.Errorf("expired %d, %v, want %d", n, err, len(gone))
+		}
+		for i, r := range slices.Concat(gone, kept) {
+			there, err := s.Recorded(t.Context(), "app", r.Attestation)
+			if err != nil || there != (i >= len(gone)) {
+				t.Errorf("record %d is there: %t, %v", i, there, err)
+			}
+		}
 	})
 }
