@@ -89,7 +89,7 @@ func (ex *exchange) deleteLocal(digest string) (done bool, err error) {
 	if err != nil {
 		return true, ex.cannotDelete(digest, err)
 	}
-	if len(aliases) == 0 && (m == nil || !filters.IsAttestation(m)) {
+	if len(aliases) == 0 && (m == nil || !filters.IsAttestation(m) && (m.Kind != ocidoc.KindManifest || m.Subject == nil)) {
 		return false, nil
 	}
 	if ex.up.Passthrough() {
@@ -132,15 +132,18 @@ func (ex *exchange) cannotDelete(digest string, err error) error {
 	return ex.storageTransient(err, "%s of repository %s could not be deleted: the storage of sluice failed, see its log; try again", digest, ex.repo)
 }
 
-// deleteAttestation removes an attestation from wherever it is kept: from the registry first, since the record that
-// says where it is there goes here. What is left in quarantine would be taken for one that no index named when its
-// generation is swept, and kept.
+// deleteAttestation removes an attestation, and what is kept about it, from wherever it is kept: from the registry first,
+// since the record that says where it is there goes here. What is left in quarantine would be taken for one that no index
+// named when its generation is swept, and kept.
 func (ex *exchange) deleteAttestation(digest string, m *ocidoc.Document) error {
 	forms, err := ex.formsOf(digest, m)
 	if err != nil {
 		return err
 	}
 	for _, attestation := range forms {
+		if err := ex.deleteAbout(attestation); err != nil {
+			return err
+		}
 		if err := ex.deletePlaced(attestation); err != nil {
 			return err
 		}

@@ -10,6 +10,10 @@
 // it is known: its attestation entries are cut out of its bytes, what is left goes upstream, and
 // the client is told the digest of the bytes that it sent.
 //
+// An artifact about an attestation that was taken out, such as its signature, is kept beside it: its manifest says what it
+// is about. A sigstore bundle waits for that too, since a registry may not give it back, but only where it can be kept:
+// most are signatures of images, and these go upstream whatever becomes of the storage.
+//
 // # Where attestations are kept
 //
 // With store.to: repository and referrers the statements go to a registry, after the image's own manifest, which

@@ -35,7 +35,7 @@ func (q *heldQuota) room(identity string) *reservation {
 // roomFor refuses at once what cannot be held, before its bytes are read.
 func (ex *exchange) roomFor(n int64) error {
 	q := ex.p.heldQuota
-	if q.limit == 0 || !q.full(ex.id.Key, n, int64(q.limit)) {
+	if q.limit == 0 || ex.bundle || !q.full(ex.id.Key, n, int64(q.limit)) {
 		return nil
 	}
 	return ex.noRoom()
@@ -78,6 +78,8 @@ func (ex *exchange) keepPart(st *session.State, body io.Reader, most int64) (int
 	switch {
 	case err == nil:
 		m.room.hold(heldPart(ex.repo, st.ID, st.Parts), st.Generation, n)
+	case errors.Is(err, errNoRoom) && ex.bundle:
+		return 0, errNoRoom // it is sent on
 	case errors.Is(err, errNoRoom):
 		ex.giveUp(st)
 		return 0, ex.noRoom()

@@ -43,6 +43,9 @@ func (ex *exchange) holdWhole(st *session.State, digest string, c *chunk) error 
 	room := ex.p.heldQuota.room(ex.id.Key)
 	defer room.drop()
 	if !room.grow(int64(len(small))) {
+		if ex.bundle {
+			return ex.sendInstead(digest, small)
+		}
 		return ex.noRoom()
 	}
 	// All of it is here, so a client that hangs up leaves no doubt whether it is held, and costs.
@@ -137,6 +140,8 @@ func (ex *exchange) writePart(st *session.State, body io.Reader) error {
 	case err == nil:
 	case errors.As(err, &refused):
 		return refused
+	case errors.Is(err, errNoRoom) && counted.again() != nil:
+		return &unkept{body: counted.again(), cause: err}
 	case errors.Is(err, quarantine.ErrTooLarge):
 		ex.giveUp(st)
 		return ex.tooLarge()
@@ -148,6 +153,8 @@ func (ex *exchange) writePart(st *session.State, body io.Reader) error {
 		return ex.tooMany(st)
 	case !errors.Is(err, quarantine.ErrStorage):
 		return bodyError(ex, err)
+	case ex.bundle && counted.again() != nil:
+		return &unkept{body: counted.again(), cause: err}
 	case ex.p.cfg.OnStorageError == config.StorageErrorStrip:
 		ex.p.storageTrouble(ex.log, "keep a part of an attestation blob", err)
 		if _, err := io.Copy(io.Discard, io.LimitReader(counted, left-counted.n+1)); err != nil {
@@ -200,7 +207,9 @@ func (u *unkept) Error() string { return u.cause.Error() }
 
 // instead streams upstream what the storage did not take (on_storage_error: forward).
 func (ex *exchange) instead(st *session.State, u *unkept, length int64) (*chunk, error) {
-	ex.p.storageTrouble(ex.log, "keep an attestation blob", u.cause)
+	if !errors.Is(u.cause, errNoRoom) {
+		ex.p.storageTrouble(ex.log, "keep an attestation blob", u.cause)
+	}
 	st.Mode, st.Offset = session.Upstream, 0
 	return &chunk{rest: u.body, length: length}, nil
 }
@@ -294,13 +303,10 @@ func (ex *exchange) holdLast(st *session.State, digest string, c *chunk) error {
 // cannotHold does what the operator chose for storage that is full or down (on_storage_error).
 func (ex *exchange) cannotHold(digest string, content []byte, cause error) error {
 	ex.p.storageTrouble(ex.log, "keep blob "+digest, cause)
-	switch ex.p.cfg.OnStorageError {
-	case config.StorageErrorForward:
-		if err := ex.sendBlob(digest, content); err != nil {
-			return err
-		}
-		return ex.answerBlob(digest)
-	case config.StorageErrorStrip:
+	switch {
+	case ex.bundle, ex.p.cfg.OnStorageError == config.StorageErrorForward:
+		return ex.sendInstead(digest, content)
+	case ex.p.cfg.OnStorageError == config.StorageErrorStrip:
 		return ex.answerBlob(digest)
 	}
 	return transient(cause, "attestation blob %s for repository %s could not be kept: the storage of sluice failed, see its log (on_storage_error: reject)", digest, ex.repo)

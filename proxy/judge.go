@@ -316,3 +316,16 @@ func matches(digest string, b []byte) bool {
 	d := godigest.Digest(digest)
 	return d.Validate() == nil && d.Algorithm().FromBytes(b) == d
 }
+
+// missingChild is a child that is neither held nor upstream.
+type missingChild struct{ digest string }
+
+func (m *missingChild) Error() string { return "child " + m.digest + " is unknown" }
+
+func asMissingChild(err error) (string, bool) {
+	var m *missingChild
+	if errors.As(err, &m) {
+		return m.digest, true
+	}
+	return "", false
+}

@@ -155,6 +155,11 @@ func (ex *exchange) keepsWhole(digest string, m *ocidoc.Document) bool {
 	if err != nil {
 		return false
 	}
+	if !filters.IsAttestation(m) && m.Subject != nil {
+		if listed, err := ex.isListed(digest, m); !listed || err != nil {
+			return false
+		}
+	}
 	for _, d := range blobsOf(m) {
 		h, err := ex.findBlob(d.Digest)
 		if err == nil && h == nil && !ex.onECR() { // which does not give back what no image refers to

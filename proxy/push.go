@@ -47,7 +47,8 @@ func (ex *exchange) putManifest() error {
 	if err != nil {
 		return refuse(http.StatusBadRequest, codeManifestInvalid, "manifest %s for repository %s: %v", clip(ref), ex.repo, err)
 	}
-	if err := ex.checkSigned(ref, doc); err != nil {
+	subject, err := ex.checkSubject(ref, doc)
+	if err != nil {
 		return err
 	}
 	switch {
@@ -63,6 +64,10 @@ func (ex *exchange) putManifest() error {
 		// Deliberate: somebody wants this document under a name.
 		ex.log.Warn("attestation pushed by tag is forwarded", "tag", ref, "digest", doc.Digest())
 		ex.p.observe.Exception("pushed_by_tag")
+	default:
+		if done, err := ex.keepAbout(ref, doc, contentType, subject); done || err != nil {
+			return err
+		}
 	}
 	return ex.forward(ref, doc, contentType)
 }
@@ -384,17 +389,4 @@ func (ex *exchange) holdAttestation(doc *ocidoc.Document, contentType string) er
 	ex.log.Debug("attestation manifest held", "digest", digest)
 	ex.seen.became(observe.PushHeld)
 	return ex.answerManifest(digest, doc)
-}
-
-// missingChild is a child that is neither held nor upstream.
-type missingChild struct{ digest string }
-
-func (m *missingChild) Error() string { return "child " + m.digest + " is unknown" }
-
-func asMissingChild(err error) (string, bool) {
-	var m *missingChild
-	if errors.As(err, &m) {
-		return m.digest, true
-	}
-	return "", false
 }

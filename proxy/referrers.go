@@ -128,14 +128,14 @@ func listsReferrers(index ocispec.Index, contentType string) bool {
 		!slices.ContainsFunc(index.Manifests, func(d ocispec.Descriptor) bool { return d.Platform != nil })
 }
 
-// addStored adds the attestations that `store` keeps for an image, the legacy ones as derived OCI 1.1 manifests. Reading
-// them needs authority. tagged says that the list is that of upstream's referrers tag.
+// addStored adds the attestations that `store` keeps for an image, the legacy ones as derived OCI 1.1 manifests, and what
+// is kept about an attestation. Reading them needs authority. tagged says that the list is that of upstream's referrers tag.
 func (ex *exchange) addStored(digest string, list []ocispec.Descriptor, tagged bool) ([]ocispec.Descriptor, error) {
-	records, err := ex.recordsAbout(digest)
+	records, held, err := ex.recordsAndHeld(digest)
 	if err != nil {
 		return nil, ex.storageTransient(err, "stored attestations of %s in repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)
 	}
-	if len(records) == 0 {
+	if len(records)+len(held) == 0 {
 		return list, nil
 	}
 	if may, err := ex.mayRead(); err != nil {
@@ -143,8 +143,11 @@ func (ex *exchange) addStored(digest string, list []ocispec.Descriptor, tagged b
 	} else if !may {
 		return list, nil
 	}
+	stored, err := ex.described(held)
+	if err != nil {
+		return nil, ex.storageTransient(err, "what is held about %s in repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)
+	}
 	placed := newPlacements(ex, digest, list, tagged)
-	var stored []ocispec.Descriptor
 	replaced := map[string]bool{}
 	for _, r := range records {
 		there, err := placed.has(r)

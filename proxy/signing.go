@@ -38,12 +38,7 @@ func (ex *exchange) checkSigned(ref string, doc *ocidoc.Document) error {
 		return err // who may not push here is not told what a digest became (I9)
 	}
 	// Upstream may have it too, and then whoever pulls that is protected: it was there before Sluice, or before a rule.
-	there, err := ex.exists(manifestPath(signed))
-	if p, is := errors.AsType[*passed](err); is && p.resp.StatusCode == http.StatusForbidden {
-		discard(p.resp)
-		err = nil // who may push and not read
-	}
-	if there || err != nil {
+	if there, err := ex.isUpstream(signed); there || err != nil {
 		return err
 	}
 	forwarded := aliases[0].Forwarded
@@ -54,4 +49,14 @@ func (ex *exchange) checkSigned(ref string, doc *ocidoc.Document) error {
 	}
 	return refuse(http.StatusForbidden, codeDenied, "%s was forwarded as %s: sign that (%s@%s); see signed_originals", signed, forwarded, ex.repo, forwarded).
 		with(forwardedHeader, forwarded)
+}
+
+// isUpstream asks for a manifest by its digest. For who may push and not read it is not there.
+func (ex *exchange) isUpstream(digest string) (bool, error) {
+	there, err := ex.exists(manifestPath(digest))
+	if p, is := errors.AsType[*passed](err); is && p.resp.StatusCode == http.StatusForbidden {
+		discard(p.resp)
+		err = nil
+	}
+	return there, err
 }

@@ -144,11 +144,16 @@ func (ex *exchange) patchUpload() error {
 			st.Offset = int64(len(c.head))
 			ex.p.progress.put(st)
 			return ex.answerSession(http.StatusAccepted, &st)
-		case filters.Hold:
-			st.Mode = session.Held
-			ex.abandon(&st)
 		default:
 			st.Mode = session.Upstream
+			waits, err := ex.waits(guess, c)
+			if err != nil {
+				return err
+			}
+			if waits {
+				st.Mode = session.Held
+				ex.abandon(&st)
+			}
 		}
 		st.Peeked, st.Offset = nil, 0
 	}
@@ -254,7 +259,11 @@ func (ex *exchange) complete(st *session.State, digest string) error {
 		if err != nil {
 			return err
 		}
-		if guess == filters.Hold || guess == filters.Empty {
+		waits, err := ex.waits(guess, c)
+		if err != nil {
+			return err
+		}
+		if guess == filters.Empty || waits {
 			ex.abandon(st)
 			if guess == filters.Empty && digest == filters.EmptyDigest {
 				return ex.holdEmpty(st)

@@ -11,6 +11,7 @@ import (
 	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
 
 	"sluice/filters"
+	"sluice/filters/ocidoc"
 	"sluice/proxy/config"
 	"sluice/proxy/proxytest"
 )
@@ -58,6 +59,12 @@ func TestATenantSeesNothingOfAnother(t *testing.T) {
 				if _, err := proxytest.BuildKit(context.Background(), proxytest.Options{BaseURL: r.url(), Repository: "alice/app", Tags: []string{"1"}, Tree: tree, Authorization: alice}); err != nil {
 					t.Fatal(err)
 				}
+				var signatures []*signature
+				for _, m := range tree.Attestations() {
+					s := bundleOf(m)
+					s.push(r.request, "alice/app", "Authorization", alice).want(t, http.StatusCreated)
+					signatures = append(signatures, s)
+				}
 				// Half a push: held, and not claimed by any index.
 				half := proxytest.Synthetic(proxytest.SyntheticOptions{Seed: 5, Form: form, Build: 9})
 				if act == filters.Store {
@@ -71,6 +78,9 @@ func TestATenantSeesNothingOfAnother(t *testing.T) {
 					for _, b := range tr.Blobs() {
 						paths = append(paths, "/v2/alice/app/blobs/"+b.Digest)
 					}
+				}
+				for _, s := range signatures {
+					paths = append(paths, "/v2/alice/app/manifests/"+s.digest, "/v2/alice/app/referrers/"+s.digest, "/v2/alice/app/blobs/"+ocidoc.DigestOf(s.blob))
 				}
 				paths = append(paths, "/v2/alice/app/manifests/1", "/v2/alice/app/tags/list")
 				seen := 0

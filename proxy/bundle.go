@@ -1,0 +1,46 @@
+package proxy
+
+import (
+	"slices"
+
+	"sluice/filters"
+)
+
+// waits says whether a blob is held until a manifest refers to it, by what it looks like.
+//
+// A sigstore bundle is, since it may be the signature of an attestation that was taken out, see keepAbout, and upstream may
+// not give it back before any manifest refers to it: Amazon ECR does not. But most sign images, and pushes of these depend
+// neither on the storage nor on what their pusher has there. So a bundle is held only while it is small, as nearly all
+// are, and what cannot be held is sent on.
+func (ex *exchange) waits(guess filters.Guess, c *chunk) (bool, error) {
+	if guess != filters.Bundle {
+		return guess == filters.Hold, nil
+	}
+	most := min(heldInMemory, int64(ex.p.cfg.MaxHeldBlob))
+	if err := c.readAhead(int(most) + 1); err != nil {
+		return false, bodyError(ex, err)
+	}
+	q := ex.p.heldQuota
+	ex.bundle = c.length >= 0 && c.length <= most && (q.limit == 0 || !q.full(ex.id.Key, c.length, int64(q.limit)))
+	return ex.bundle, nil
+}
+
+// readAhead reads a body that does not say its length until there are so many bytes, or it ends and its length is known.
+// cosign says none of its blobs (go-containerregistry, pkg/v1/remote/write.go, streamBlob).
+func (c *chunk) readAhead(most int) (err error) {
+	if c.length < 0 {
+		c.head, err = fill(c, slices.Clip(c.head), most)
+	}
+	if c.length < 0 && c.ended {
+		c.length = int64(len(c.head))
+	}
+	return err
+}
+
+// sendInstead sends upstream what was not held, and is here whole.
+func (ex *exchange) sendInstead(digest string, content []byte) error {
+	if err := ex.sendBlob(digest, content); err != nil {
+		return err
+	}
+	return ex.answerBlob(digest)
+}
