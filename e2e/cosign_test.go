@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"bytes"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -128,4 +130,69 @@ func TestACosignAttestationIsNotTakenOut(t *testing.T) {
 			}
 		})
 	}
+}
+
+// docker/github-builder signs each attestation manifest and verifies at once. What upstream does not have gets no signature there.
+func TestASignatureOfAnAttestationVerifiesThroughSluiceAndIsNotUpstream(t *testing.T) {
+	for _, action := range []string{"store", "strip"} {
+		for _, form := range forms {
+			t.Run(action+" "+form.name, func(t *testing.T) {
+				c, w := needCosign(t, "cosign3"), newWorld(t, "attestations: "+action)
+				w.needSluice(t)
+				original := needBuilder(t, form.builder).mustBuild(t, newApplication(t, 44), bothPlatforms, push(w.via+"/app:1")...)
+				before := w.upstream.manifests(t, "app")
+				signed := 0
+				for _, e := range get(t, w.via, "app", original).Parsed.Manifests {
+					if e.Platform == nil || e.Platform.Architecture != "unknown" {
+						continue
+					}
+					signed++
+					ref := w.via + "/app@" + e.Digest
+					mustFail(t, c.verifyArgs(ref)...)
+					runIn(t, "", []string{"COSIGN_EXPERIMENTAL=1"}, c.signArgs("--registry-referrers-mode", "oci-1-1", ref)...)
+					run(t, c.verifyArgs(ref)...)
+					for _, request := range w.upstream.requests(t, "app") {
+						if strings.HasPrefix(request, "PUT ") && strings.Contains(request, "/manifests/sha256-") {
+							t.Errorf("upstream got a list of signatures: %s", request)
+						}
+					}
+				}
+				if signed != 2 {
+					t.Fatalf("signed %d attestations", signed)
+				}
+				if after := w.upstream.manifests(t, "app"); strings.Join(after, " ") != strings.Join(before, " ") {
+					t.Errorf("upstream's manifests were %v and are %v", before, after)
+				}
+				if held := signaturesOf(t, w.upstream); len(held) > 0 {
+					t.Errorf("upstream has %v", held)
+				}
+				assertNothingLeaked(t, w.upstream)
+				// A signature of the image goes there as ever.
+				runIn(t, "", []string{"COSIGN_EXPERIMENTAL=1"}, c.signArgs("--registry-referrers-mode", "oci-1-1", w.via+"/app:1")...)
+				run(t, c.verifyArgs(w.direct+"/app:1")...)
+				if len(signaturesOf(t, w.upstream)) == 0 {
+					t.Error("the signature of the image was not found, so the others were not looked for")
+				}
+			})
+		}
+	}
+}
+
+// signaturesOf are the files of a registry's storage with a sigstore bundle, or a part of an upload of one.
+func signaturesOf(t testing.TB, r *registry) (found []string) {
+	t.Helper()
+	err := filepath.WalkDir(r.root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || entry.Name() != "data" {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err == nil && bytes.HasPrefix(b, []byte(`{"mediaType":"application/vnd.dev.sigstore.bundle`)) {
+			found = append(found, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
 }
