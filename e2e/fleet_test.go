@@ -200,7 +200,7 @@ listen sluice
 var servedBy = regexp.MustCompile(`(?m)^served-by (\S+) retried \+?(\d+) `)
 
 // assertEveryoneWorked reads in the balancer's log that every replica had its turn, one after another. A retry may take
-// two turns, and a request whose client gave it up before it was served may take one that shows at no replica.
+// two turns. What ended before it was a whole request came to no replica and took no turn.
 func assertEveryoneWorked(t testing.TB, log []byte, replicas int, watched bool) {
 	t.Helper()
 	served, retries, unserved := map[string]int{}, 0, 0
@@ -219,7 +219,7 @@ func assertEveryoneWorked(t testing.TB, log []byte, replicas int, watched bool) 
 	t.Logf("requests by replica: %v, %d retries, %d not served", served, retries, unserved)
 	counts := slices.Sorted(maps.Values(served))
 	least, most := counts[0], counts[len(counts)-1]
-	if watched && least == 0 || !watched && most-least > 1+retries+unserved {
-		t.Errorf("the balancer did not give each request to the next replica: %v, %d retries", served, retries)
+	if watched && least == 0 || !watched && most-least > 1+retries {
+		t.Errorf("the balancer did not give each request to the next replica: %v, %d retries, %d not served", served, retries, unserved)
 	}
 }
