@@ -70,8 +70,15 @@ func (p *Proxy) LostCalls() int { return p.lost.Calls() }
 // HoldBack is how long the answer to what may pass is kept back. It is set before the first request.
 func (p *Proxy) HoldBack(d time.Duration) { p.holdBack = d }
 
-// SlowTime is for how long a client is waited for that hardly sends anything. It is set before the first request.
-func (p *Proxy) SlowTime(d time.Duration) { p.slowBodies.window = d }
+// SlowTime is for how long a client is waited for that hardly sends anything.
+func (p *Proxy) SlowTime(d time.Duration) {
+	p.slowBodies.mu.Lock()
+	defer p.slowBodies.mu.Unlock()
+	p.slowBodies.window = d
+}
+
+// ReadTime is for how long a client may read nothing of its download. It is set before the first request.
+func (p *Proxy) ReadTime(d time.Duration) { p.readTime = d }
 
 // ManifestTime is for how long the rest of a large manifest is waited for. It is set before the first request.
 func (p *Proxy) ManifestTime(d time.Duration) { p.manifestTime = d }

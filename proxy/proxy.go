@@ -66,7 +66,8 @@ type Proxy struct {
 	wanted       *wanted
 	sent         *sent
 	foretold     *foretold
-	slowBodies   slowBodies // those that are being read
+	slowBodies   slowBodies    // those that are being read
+	readTime     time.Duration // of downloads
 	manifestTime time.Duration
 	holdBack     time.Duration
 	forms        *artifactForms
@@ -111,7 +112,7 @@ func build(o Options, c *carried) (*Proxy, error) {
 	p.forms = newArtifactForms(p.now)
 	p.pushed, p.wanted = &pushedLately{now: p.now}, &wanted{now: p.now}
 	p.heldQuota = &heldQuota{p.cfg.Access.MaxHeldPerIdentity, p.held}
-	p.slowBodies.window, p.manifestTime, p.holdBack = slowTime, manifestTime, holdBack
+	p.slowBodies.window, p.readTime, p.manifestTime, p.holdBack = slowTime, slowTime, manifestTime, holdBack
 	p.sent, p.foretold = newSent(p.now), newForetold()
 	if err := p.open(o.Storage); err != nil {
 		return nil, errors.Join(err, p.Close())

@@ -35,9 +35,8 @@ func tooSlow(err error) bool {
 // not at all. http.Server's ReadTimeout would be for whole layers, however large; a timer for each body would cost a small
 // one as much as reading it.
 type slowBodies struct {
-	window time.Duration // set before the first is added
-
 	mu      sync.Mutex
+	window  time.Duration
 	first   *slowBody
 	looking bool // look will be called
 }

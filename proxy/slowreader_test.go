@@ -20,7 +20,7 @@ func TestAClientThatDoesNotReadItsDownloadIsCutOff(t *testing.T) {
 	const size = 64 << 20 // more than all sockets on the way take
 	r := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{}))
 	const window = 2 * time.Second
-	r.proxy.SlowTime(window)
+	r.proxy.ReadTime(window)
 	layer := noise(size)
 	digest := ocidoc.DigestOf(layer)
 	r.request(http.MethodPut, put(r.upload("app"), digest), layer).want(t, http.StatusCreated)

@@ -42,7 +42,7 @@ type watched struct {
 func (p *Proxy) watch(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		seen := &watched{ResponseWriter: w, readTime: p.slowBodies.window}
+		seen := &watched{ResponseWriter: w, readTime: p.readTime}
 		p.observe.Arrived()
 		if p.traces != nil {
 			r, seen.span = p.traces.Arrived(r)
