@@ -95,8 +95,13 @@ func TestTheChartIsWhatHelmLikes(t *testing.T) {
 			[]string{"--set", "replicaCount=1", "--set", "persistence.existingClaim=data", "--set-json", `config.storage={"s3":null,"filesystem":{"rootdirectory":"/var/lib/sluice"}}`},
 			[]string{"Deployment", "Secret", "Service", "ServiceAccount"},
 		},
-		"a Secret of one's own": {[]string{"--set", "existingSecret=mine", "--set", "serviceAccount.create=false"}, []string{"Deployment", "PodDisruptionBudget", "Service"}},
-		"watched":               {[]string{"--set", "metrics.serviceMonitor.enabled=true"}, []string{"Deployment", "PodDisruptionBudget", "Secret", "Service", "ServiceAccount", "ServiceMonitor"}},
+		"a Secret of one's own":   {[]string{"--set", "existingSecret=mine", "--set", "serviceAccount.create=false"}, []string{"Deployment", "PodDisruptionBudget", "Service"}},
+		"open to all, on purpose": {[]string{"--set", "config.access.mode=none", "--set", "config.access.insecure=true"}, []string{"Deployment", "PodDisruptionBudget", "Secret", "Service", "ServiceAccount"}},
+		"several registries": {
+			[]string{"--set-json", `config.upstreams=[{"url":"https://a.example.com"},{"prefix":"b","url":"https://b.example.com"}]`, "--set-json", `config.access={"mode":"htpasswd","htpasswd":"/etc/sluice/users"}`},
+			[]string{"Deployment", "PodDisruptionBudget", "Secret", "Service", "ServiceAccount"},
+		},
+		"watched": {[]string{"--set", "metrics.serviceMonitor.enabled=true"}, []string{"Deployment", "PodDisruptionBudget", "Secret", "Service", "ServiceAccount", "ServiceMonitor"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			found := render(t, c.args...)
@@ -130,6 +135,12 @@ func TestTheChartRefusesWhatCannotWork(t *testing.T) {
 	}{
 		"replicas without shared storage": {[]string{"--set-json", `config.storage={"s3":null,"filesystem":{"rootdirectory":"/var/lib/sluice"}}`}, "one replica's own"},
 		"a certificate nobody serves":     {[]string{"--set", "tls.secretName=t"}, "tls.secretName is not served"},
+		"half a certificate":              {[]string{"--set", "tls.secretName=t", "--set", "config.tls.certificate=/etc/sluice/tls/tls.crt"}, "tls.secretName is not served"},
+		"a driver beside the chart's own": {[]string{"--set", "replicaCount=1", "--set", "config.storage.filesystem.rootdirectory=/var/lib/sluice"}, "several drivers, filesystem and s3"},
+		"a proxy that is open to all":     {[]string{"--set", "config.access.mode=none"}, "config.access.insecure"},
+		"one that is open by default":     {[]string{"--set", "config.access=null"}, "config.access.insecure"},
+		"one password for two registries": {[]string{"--set-json", `config.upstreams=[{"url":"https://a.example.com"},{"prefix":"b","url":"https://b.example.com"}]`}, "passthrough"},
+		"no configuration":                {[]string{"--set", "config=null"}, "config"},
 		"an admin address nobody reaches": {[]string{"--set", "config.admin=127.0.0.1:5080"}, "config.admin must be a port"},
 		"a name that is mistyped":         {[]string{"--set", "replicas=3"}, "replicas"},
 		"a mistyped one further down":     {[]string{"--set", "service.Port=80"}, "Port"},

@@ -37,13 +37,25 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and $several (hasKey (default dict .Values.config.storage) "inmemory") }}
 {{- fail "config.storage.inmemory is one process's own: replicas need storage that they share (s3, gcs, azure)" }}
 {{- end }}
+{{- if gt (len (default dict .Values.config.storage)) 1 }}
+{{- fail (printf "config.storage names several drivers, %s: values are merged with the chart's own, so set the one that is not meant to null, as in config.storage.s3=null" (keys .Values.config.storage | sortAlpha | join " and ")) }}
+{{- end }}
+{{- $mode := dig "access" "mode" "none" .Values.config }}
+{{- if and (eq $mode "none") (not (dig "access" "insecure" false .Values.config)) }}
+{{- fail "config.access.mode: none lets everybody who reaches the pods push with Sluice's own credentials: choose another mode, or set config.access.insecure to true" }}
+{{- end }}
+{{- $urls := list }}
+{{- range .Values.config.upstreams }}{{ $urls = append $urls .url }}{{ end }}
+{{- if and (eq $mode "passthrough") (gt (len (uniq $urls)) 1) }}
+{{- fail "config.access.mode: passthrough, the chart's default, is for one registry: with several in config.upstreams choose another mode" }}
+{{- end }}
 {{- if not (regexMatch "^:[0-9]+$" (toString .Values.config.listen)) }}
 {{- fail "config.listen must be a port on every address of the pod, such as :5000" }}
 {{- end }}
 {{- if not (regexMatch "^:[0-9]+$" (toString .Values.config.admin)) }}
 {{- fail "config.admin must be a port on every address of the pod, such as :5080: the probes ask there" }}
 {{- end }}
-{{- if and .Values.tls.secretName (not (dig "tls" "certificate" "" .Values.config)) }}
+{{- if and .Values.tls.secretName (not (and (dig "tls" "certificate" "" .Values.config) (dig "tls" "key" "" .Values.config))) }}
 {{- fail "tls.secretName is not served: set config.tls.certificate to /etc/sluice/tls/tls.crt and config.tls.key to /etc/sluice/tls/tls.key" }}
 {{- end }}
 {{- end }}
