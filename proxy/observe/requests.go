@@ -115,7 +115,7 @@ const (
 	PushAborted                     // no answer: the client went away
 	PushForwarded                   // upstream as it was received
 	PushRewritten                   // upstream without what was taken out
-	PushHeld                        // an attestation that waits for its index
+	PushHeld                        // an attestation that waits for its index, or an artifact about one that was taken out
 	pushResults
 )
 
