@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -125,6 +126,36 @@ func TestTheChartIsWhatHelmLikes(t *testing.T) {
 				run(t, shared(t, bench.sluice), "check-config", file)
 			}
 		})
+	}
+}
+
+func TestTheValuesOfTheReadmeAreAConfigurationForReplicas(t *testing.T) {
+	b, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := regexp.MustCompile(`(?s)cat >values.yaml <<'END'\n(.*?)\nEND\n`).FindSubmatch(b)
+	if values == nil {
+		t.Fatal("the README has no values.yaml")
+	}
+	dir := scratch(t)
+	file := filepath.Join(dir, "values.yaml")
+	if err := os.WriteFile(file, values[1], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	found := render(t, "-f", file)
+	if got, want := found["Deployment"].Spec.Template.Spec.Containers[0].Image, "registry.example.com/sluice:0.1.0"; got != want {
+		t.Errorf("the image is %s, the README says that it is pushed as %s", got, want)
+	}
+	config := filepath.Join(dir, "config.yml")
+	if err := os.WriteFile(config, []byte(found["Secret"].StringData["config.yml"]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := run(t, shared(t, bench.sluice), "check-config", config)
+	for _, want := range []string{"access passthrough", "amazonaws.com, credentials passthrough", "s3, which replicas can share"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("check-config says %q, not %q", out, want)
+		}
 	}
 }
 
