@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -100,6 +101,10 @@ func openRepository(ctx context.Context, ref name.Reference, insecure bool, scop
 
 // notARegistry says so, instead of repeating the page that a web server has answered with.
 func notARegistry(err error) error {
+	// On this machine go-containerregistry asks again in plain http, and what the server says to that is beside the point.
+	if untrusted, is := errors.AsType[*tls.CertificateVerificationError](err); is {
+		return fmt.Errorf("%w; if the authority is your own, name the file of its certificate with SSL_CERT_FILE (on macOS and Windows the system has to trust it)", untrusted)
+	}
 	var e *transport.Error
 	if errors.As(err, &e) && len(e.Errors) == 0 && e.StatusCode >= 400 && e.StatusCode < 500 && e.Request != nil {
 		return fmt.Errorf("%s %s: HTTP status %d, but no error of a registry: is this the address of one?", e.Request.Method, e.Request.URL.Redacted(), e.StatusCode)

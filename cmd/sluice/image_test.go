@@ -1,12 +1,15 @@
 package main
 
 import (
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
 func TestAnImageThatCannotBeReadSaysHowToWriteIt(t *testing.T) {
@@ -40,6 +43,23 @@ func TestARegistryInPlainHTTPIsSaidToNeedAFlag(t *testing.T) {
 		t.Fatal("it speaks TLS")
 	}
 	if err := notARegistry(err); !strings.Contains(err.Error(), "--insecure") {
+		t.Error(err)
+	}
+}
+
+// As go-containerregistry asks a registry on this machine in plain http too, Go's server answers that with 400.
+func TestARegistryWhoseCertificateIsNotTrustedIsSaidToNeedItsAuthority(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.NotFoundHandler())
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	defer server.Close()
+	ref, err := parseImage(server.Listener.Addr().String()+"/app:1", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = openRepository(t.Context(), ref, false, transport.PullScope)
+	if err == nil || !strings.Contains(err.Error(), "failed to verify certificate") || !strings.Contains(err.Error(), "SSL_CERT_FILE") ||
+		strings.Contains(err.Error(), "is this the address") {
 		t.Error(err)
 	}
 }
