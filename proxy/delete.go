@@ -30,6 +30,7 @@ func (ex *exchange) deleteManifest() error {
 		}
 	}
 	ex.p.sent.forget(ex.repo, manifestPath(ref))
+	ex.p.sent.forget(ex.repo, wentAlong(ref))
 	// From the list first: once the manifest is gone nobody can say whose referrer it was, and a try that comes after one
 	// that failed half-way would leave it listed for good (I7).
 	dropped, err := ex.dropReferrer(ref)

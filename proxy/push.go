@@ -38,7 +38,10 @@ func (ex *exchange) putManifest() error {
 	}
 	doc, err := ocidoc.Parse(body, contentType)
 	if ex.rule.Attestations == filters.Forward && (err != nil || !filters.Converts(doc, ex.policy())) {
-		return ex.forward(ref, &ocidoc.Document{Bytes: body, ContentType: contentType}, contentType)
+		if err != nil || doc.Kind != ocidoc.KindIndex {
+			doc = &ocidoc.Document{Bytes: body, ContentType: contentType} // none of its blobs is looked for
+		}
+		return ex.forward(ref, doc, contentType)
 	}
 	if err != nil && ex.p.cfg.DryRun {
 		ex.log.Warn("dry run: would be refused", "reference", ref, "reason", err)
@@ -204,8 +207,16 @@ func (ex *exchange) answerManifest(ref string, doc *ocidoc.Document) error {
 // forward sends a document upstream as the very bytes received (I4), after what it refers to.
 func (ex *exchange) forward(ref string, doc *ocidoc.Document, contentType string) error {
 	start := ex.p.now()
+	if ex.action() == filters.Forward {
+		if err := ex.releaseHeldBefore(doc); err != nil {
+			return err
+		}
+	}
 	if err := ex.putUpstream(ref, doc, contentType); err != nil {
 		return err
+	}
+	if ex.action() == filters.Forward && digestRef(ref) {
+		ex.p.sent.put(ex.repo, wentAlong(ref))
 	}
 	if doc.Kind == ocidoc.KindManifest && !filters.IsAttestation(doc) {
 		ex.p.sent.put(ex.repo, manifestPath(received(ref, doc)))

@@ -95,6 +95,41 @@ func (ex *exchange) releaseAll(doc *ocidoc.Document) (bool, error) {
 	return sent, nil
 }
 
+// releaseHeldBefore sends the attestations of an index that goes upstream as it is, but were held when they came: the
+// configuration has changed since, or is changing from replica to replica. Not every upstream looks whether an index lists
+// what is there. What this process has forwarded itself is not looked for, which is every attestation of nearly every push.
+func (ex *exchange) releaseHeldBefore(doc *ocidoc.Document) error {
+	if doc.Kind != ocidoc.KindIndex {
+		return nil
+	}
+	asked := map[string]bool{}
+	var g errgroup.Group
+	g.SetLimit(lookups)
+	for _, e := range doc.Manifests {
+		if !saysAttestation(e) || asked[e.Digest] || len(asked) == maxFetched || ex.p.sent.has(ex.repo, wentAlong(e.Digest)) {
+			continue
+		}
+		asked[e.Digest] = true
+		g.Go(func() error {
+			child, err := ex.findReleasable(e.Digest)
+			if err != nil {
+				ex.p.storageTrouble(ex.log, "look up manifest "+e.Digest, err)
+			}
+			if child == nil {
+				return nil
+			}
+			if there, err := ex.exists(manifestPath(e.Digest)); there || err != nil {
+				return err
+			}
+			return ex.releaseManifest(e.Digest, child)
+		})
+	}
+	return g.Wait()
+}
+
+// wentAlong is by what a manifest is remembered that went upstream whatever it is.
+func wentAlong(digest string) string { return "forwarded " + digest }
+
 // findReleasable finds a child that only Sluice has: a held manifest, or an image that went upstream
 // in other media types, which was the last time but is not what the rule says now.
 func (ex *exchange) findReleasable(digest string) (*ocidoc.Document, error) {
