@@ -49,16 +49,15 @@ func (r *rig) tries(method, path string, body []byte, header ...string) *answer 
 // A signing is the push of two signatures, of an attestation and of its image, that may be broken off anywhere.
 type signing struct {
 	*rig
-	act       filters.Action
 	tree      *proxytest.Tree
 	of, image *signature
 }
 
-func newSigning(r *rig, act filters.Action) *signing {
+func newSigning(r *rig) *signing {
 	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
 	r.push(proxytest.BuildKit, "app", "1", tree)
 	r.quiet(nil)
-	return &signing{r, act, tree, bundleOf(tree.Attestations()[0]), bundleOf(tree.Images()[0])}
+	return &signing{r, tree, bundleOf(tree.Attestations()[0]), bundleOf(tree.Images()[0])}
 }
 
 // sign sends what is not there yet, as oras does, and says whether all was taken.
@@ -125,7 +124,7 @@ func TestSigningSurvivesEveryFaultOfTheStorage(t *testing.T) {
 				fault := &proxytest.Fault{}
 				proxytest.EveryCall(t, fault, kind, func(t *testing.T, heal func()) {
 					driver := proxytest.NewFailingDriver(inmemory.New())
-					s := newSigning(newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{}), storage(driver), action(act)), act)
+					s := newSigning(newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{}), storage(driver), action(act)))
 					driver.Fault = fault
 					s.check(heal)
 				})
@@ -150,7 +149,7 @@ func TestSigningSurvivesEveryFaultOfUpstream(t *testing.T) {
 						failing = proxytest.NewFailingUpstream(h)
 						return failing
 					}})
-					s := newSigning(newRig(t, up, action(act)), act)
+					s := newSigning(newRig(t, up, action(act)))
 					failing.Fault = fault
 					s.check(heal)
 				})
@@ -166,7 +165,7 @@ func TestAnImageIsSignedWhileTheStorageIsDown(t *testing.T) {
 		for _, act := range []filters.Action{filters.Store, filters.Strip} {
 			t.Run(fmt.Sprint(choice, " ", act), func(t *testing.T) {
 				driver := proxytest.NewFailingDriver(inmemory.New())
-				s := newSigning(newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{}), storage(driver), onStorageError(choice), action(act)), act)
+				s := newSigning(newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{}), storage(driver), onStorageError(choice), action(act)))
 				driver.Fail(1, proxytest.FaultDead)
 				s.image.push(s.request, "app").want(t, http.StatusCreated)
 				s.direct(http.MethodGet, "/v2/app/manifests/"+s.image.digest, nil, acceptAll...).want(t, http.StatusOK)

@@ -29,8 +29,8 @@ type Swept struct {
 // which no attestation was stored; a nil keep says no. Unclaimed attestations are not touched.
 //
 // Only what was written before olderThan is looked at, and never what is younger than two days: PutBlob, PutDocument,
-// StatBlob and StatDocument write again what is a day old, so what a push relies on is younger than that when its record comes. One
-// that comes just as its blob is being swept loses nothing either, since a sweep deletes in two steps. First an object
+// StatBlob and StatDocument write again what is a day old, so what a push relies on is younger than that when its record
+// comes. One that comes just as its blob is being swept loses nothing either, since a sweep deletes in two steps. First an object
 // is put aside. A sweep that finds it there puts it back if it is named by then, and deletes it when a day has passed,
 // in which every push that was under way has come to its end. So it takes sweeps on several days, by any replica, and
 // as many as like at the same time.
