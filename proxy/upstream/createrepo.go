@@ -108,7 +108,7 @@ func (c *creating) send(ctx context.Context, q Request) (*http.Response, error) 
 	for try := c.r.newRetry(); ; {
 		q.Header = q.Header.Clone() // the one before may be in use for a moment
 		resp, err := c.next(ctx, q)
-		if err != nil || !nameUnknown(resp, q.Repository) || !try.again(ctx, 0) {
+		if err != nil || !nameUnknown(resp, q.Repository) || !try.again(ctx) {
 			return resp, err
 		}
 		discard(resp)

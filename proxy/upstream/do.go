@@ -77,7 +77,7 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 			if b != nil && b.failed() != nil {
 				return nil, errorf(ErrBody, b.failed(), "request body for repository %s on its way to upstream %s ended early: %s", p.q.Repository, r.base.Host, brief(b.failed()))
 			}
-			if connection(err) && (p.repeat || p.post || p.stream != nil && whole || refused(err)) && try.again(ctx, 0) {
+			if connection(err) && (p.repeat || p.post || p.stream != nil && whole || refused(err)) && try.again(ctx) {
 				continue
 			}
 			return nil, unreachable(p.url.Host, err)
@@ -115,12 +115,14 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 				discard(resp)
 				continue
 			}
-		case late && (p.repeat || undone(resp) && (p.post || p.stream != nil && whole)) && try.fits(wait):
-			discard(resp)
-			if try.again(ctx, wait) {
-				continue
+		case late && (p.repeat || undone(resp) && (p.post || p.stream != nil && whole)):
+			if pause, fits := try.next(wait); fits {
+				discard(resp)
+				if try.sleep(ctx, pause) {
+					continue
+				}
+				return nil, unreachable(p.url.Host, ctx.Err())
 			}
-			return nil, unreachable(p.url.Host, ctx.Err())
 		}
 		return resp, nil
 	}

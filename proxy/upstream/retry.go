@@ -30,28 +30,34 @@ type retry struct {
 
 func (r *Registry) newRetry() *retry { return &retry{r: r, start: r.now()} }
 
-// fits is false when waiting so long would end after the budget; then the answer is passed on with its
-// Retry-After, and whoever asked can wait.
-func (t *retry) fits(wait time.Duration) bool {
-	return t.n+1 < retryAttempts && t.r.now().Sub(t.start)+wait < retryBudget
-}
-
-// again waits before the next attempt: at least wait, or a backoff with jitter. False: give up.
-func (t *retry) again(ctx context.Context, wait time.Duration) bool {
+// next is how long to wait before the next attempt: at least wait, or a backoff with jitter. False where that would end after
+// the budget: then the answer is passed on with its Retry-After, and whoever asked can wait.
+func (t *retry) next(wait time.Duration) (pause time.Duration, ok bool) {
 	backoff := min(retryFirst<<t.n, retryMost)
 	backoff = backoff/2 + time.Duration(t.r.jitter()*float64(backoff)/2)
-	wait = max(wait, backoff)
-	if ctx.Err() != nil || !t.fits(wait) {
-		return false
-	}
+	pause = max(wait, backoff)
+	return pause, t.n+1 < retryAttempts && t.r.now().Sub(t.start)+pause < retryBudget
+}
+
+// sleep is the pause itself. False: ctx has ended.
+func (t *retry) sleep(ctx context.Context, pause time.Duration) bool {
 	t.n++
-	if t.r.sleep(ctx, wait) != nil {
+	if t.r.sleep(ctx, pause) != nil {
 		return false
 	}
 	if t.r.observer != nil {
 		t.r.observer.Retried()
 	}
 	return true
+}
+
+// again waits before the next attempt after one that brought no answer. False: give up.
+func (t *retry) again(ctx context.Context) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	pause, ok := t.next(0)
+	return ok && t.sleep(ctx, pause)
 }
 
 // transient says that the same request may get a better answer soon, and when upstream wants it.

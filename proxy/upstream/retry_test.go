@@ -166,3 +166,40 @@ func TestAnIdleConnectionThatWasClosedCostsNoUpload(t *testing.T) {
 		t.Errorf("%d requests", n.Load())
 	}
 }
+
+// Answers that say "later" and take their time: in the end there is time for another request, and none for the pause before
+// it. Then the last answer is what there is.
+func TestTheLastAnswerIsPassedOnWhereThePauseDoesNotFit(t *testing.T) {
+	var clock *clock
+	f := newFake(t, &fake{})
+	f.handle = func(w http.ResponseWriter, _ *http.Request) {
+		clock.add(3250 * time.Millisecond) // the third ends just before the budget does
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = w.Write([]byte("busy"))
+	}
+	var r *Registry
+	r, clock = open(t, Options{URL: f.URL, Credentials: Anonymous})
+	if _, body := do(t, r, http.StatusServiceUnavailable, Request{Repository: "app", Path: "tags/list"}); string(body) != "busy" {
+		t.Errorf("body %q", body)
+	}
+	if n := len(f.requests()); n != 3 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+func TestATokenServiceThatIsSlowAndBusyIsAnError(t *testing.T) {
+	var clock *clock
+	f := newFake(t, &fake{scheme: "bearer", allow: only("Bearer t1")})
+	f.grant = func(int) (int, map[string]any) {
+		clock.add(3250 * time.Millisecond)
+		return http.StatusServiceUnavailable, nil
+	}
+	var r *Registry
+	r, clock = open(t, Options{URL: f.URL, Credentials: Anonymous})
+	if _, err := r.Do(context.Background(), Request{Repository: "app", Path: "tags/list"}); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("%v", err)
+	}
+	if n := len(f.tokenRequests()); n != 3 {
+		t.Errorf("%d requests", n)
+	}
+}

@@ -57,17 +57,19 @@ func (r *Registry) fetchToken(ctx context.Context, s service, scopes []string, c
 	for try := r.newRetry(); ; {
 		resp, err := r.roundTrip(opToken, over, build())
 		if err != nil {
-			if try.again(ctx, 0) {
+			if try.again(ctx) {
 				continue
 			}
 			return grant{}, unreachable(s.realm.Host+" (token service of "+r.base.Host+")", err)
 		}
-		if wait, ok := transient(resp); ok && try.fits(wait) {
-			discard(resp)
-			if try.again(ctx, wait) {
-				continue
+		if wait, late := transient(resp); late {
+			if pause, fits := try.next(wait); fits {
+				discard(resp)
+				if try.sleep(ctx, pause) {
+					continue
+				}
+				return grant{}, unreachable(s.realm.Host, ctx.Err())
 			}
-			return grant{}, unreachable(s.realm.Host, ctx.Err())
 		}
 		defer discard(resp)
 		return r.readToken(resp, s, scopes, c)
