@@ -1,0 +1,160 @@
+package attest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Expire deletes the records of attestations whose newest one is older than before, in all repositories, and says of
+// how many. What is about an attestation is as old as that. Nothing finds these any more, and what no other record names
+// goes with the next sweeps: whether a push is about to record it again is what Sweep minds. One that is recorded anew
+// meanwhile stays, with what is about it. An attestation that fails does not keep the others from being deleted, nor a repository with a malformed record other repositories.
+func (s *Store) Expire(ctx context.Context, before time.Time) (int, error) {
+	files, err := s.storage.Files(ctx, "/"+root, func(folder string) bool {
+		return strings.HasPrefix(folder, "_") && folder != string(recordKind)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("expire stored attestations: %w", err)
+	}
+	var repos []string // the files of a repository follow each other in most drivers
+	for _, f := range files {
+		if repo, k, _, ok := split(f.Path()); ok && k == recordKind && keyGrammar.MatchString(path.Base(f.Path())) {
+			repos = append(repos, repo)
+		}
+	}
+	slices.Sort(repos)
+	n := 0
+	var errs []error
+	for _, repo := range slices.Compact(repos) {
+		expired, err := s.expire(ctx, repo, before)
+		n += expired
+		if err != nil {
+			errs = append(errs, fmt.Errorf("expire stored attestations of repository %s: %w", repo, err))
+		}
+	}
+	return n, errors.Join(errs...)
+}
+
+// maxAbout bounds signatures of signatures.
+const maxAbout = 8
+
+func (s *Store) expire(ctx context.Context, repo string, before time.Time) (n int, err error) {
+	records, err := s.recordsOf(ctx, repo)
+	if err != nil {
+		return 0, err
+	}
+	of, original := map[string][]Record{}, map[string]string{}
+	for _, r := range records {
+		of[r.Attestation] = append(of[r.Attestation], r)
+		if r.Derived != "" {
+			original[r.Derived] = r.Attestation
+		}
+	}
+	fresh := func(r Record) bool { return !r.At.Before(before) }
+	var errs []error
+	for attestation := range of {
+		about := attestation // what is about an attestation, such as its signature, goes with it and not before
+		for range maxAbout {
+			subject := of[about][0].Subject
+			if subject = cmp.Or(original[subject], subject); of[subject] == nil {
+				break
+			}
+			about = subject
+		}
+		if slices.ContainsFunc(of[about], fresh) {
+			continue
+		}
+		gone, err := s.expireOne(ctx, repo, attestation, about, of)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("attestation %s: %w", attestation, err))
+		}
+		if gone {
+			n++
+		}
+	}
+	return n, errors.Join(errs...)
+}
+
+// expireOne deletes the records of an attestation as they were read, the lookups first: while the first record is there
+// the next call goes on. The same may be pushed at this very moment, in which what is written has the same names. So the
+// records are read once more before they go, and the lookups after that: a push writes them last, and these were all gone.
+func (s *Store) expireOne(ctx context.Context, repo, attestation, about string, read map[string][]Record) (gone bool, err error) {
+	for _, r := range read[attestation] {
+		places, err := r.places(repo)
+		if err == nil {
+			err = s.removeEach(ctx, places[1:])
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	for _, a := range slices.Compact([]string{attestation, about}) {
+		pushed, err := s.pushedSince(ctx, repo, a, read[a])
+		if err != nil {
+			return false, err
+		}
+		if pushed {
+			return false, s.findAgain(ctx, repo, attestation)
+		}
+	}
+	unclaimed, err := digestPath(repo, unclaimedKind, attestation)
+	if err == nil {
+		err = s.removeEach(ctx, []string{unclaimed})
+	}
+	if err != nil {
+		return false, err
+	}
+	gone = true
+	for _, r := range read[attestation] {
+		places, err := r.places(repo)
+		if err == nil {
+			err = s.removeEach(ctx, places[:1])
+		}
+		var again []Record
+		if err == nil {
+			again, err = s.readRecords(ctx, places[1:])
+		}
+		if err == nil && len(again) > 0 {
+			gone, err = false, s.PutRecord(ctx, repo, again[0])
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return gone, nil
+}
+
+func (s *Store) removeEach(ctx context.Context, paths []string) error {
+	for _, p := range paths {
+		if err := s.storage.Remove(ctx, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pushedSince says whether an attestation has a record that was written after these were read. It is compared with what
+// was read, and not with the time of the expiry: what is about an attestation may be young and expires all the same.
+func (s *Store) pushedSince(ctx context.Context, repo, attestation string, read []Record) (bool, error) {
+	now, err := s.ByAttestation(ctx, repo, attestation)
+	return slices.ContainsFunc(now, func(r Record) bool {
+		return !slices.ContainsFunc(read, func(was Record) bool { return was.key() == r.key() && !r.At.After(was.At) })
+	}), err
+}
+
+// findAgain writes the lookups of all records that an attestation has.
+func (s *Store) findAgain(ctx context.Context, repo, attestation string) error {
+	records, err := s.ByAttestation(ctx, repo, attestation)
+	for _, r := range records {
+		if err == nil {
+			err = s.PutRecord(ctx, repo, r)
+		}
+	}
+	return err
+}
