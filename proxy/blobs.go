@@ -166,6 +166,7 @@ func (ex *exchange) holdsBlobs() bool {
 
 // serveHeld answers with bytes of our own, ranges included.
 func (ex *exchange) serveHeld(digest string, h *held) error {
+	ex.p.sent.forget(ex.repo, digest)
 	if ex.r.Method == http.MethodGet {
 		// What cannot be opened is an error then, and no answer that breaks off at once.
 		if err := h.prepare(firstByte(ex.r.Header.Get("Range"), h.size)); err != nil {

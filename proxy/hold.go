@@ -56,6 +56,12 @@ func (ex *exchange) holdWhole(st *session.State, digest string, c *chunk) error 
 	ex.p.foretold.held(ex.repo, digest, small)
 	ex.p.observe.Held(int64(len(small)))
 	ex.p.progress.done(st.ID)
+	return ex.answerHeld(digest)
+}
+
+// answerHeld tells that the blob is there, which upstream need not have.
+func (ex *exchange) answerHeld(digest string) error {
+	ex.p.sent.forget(ex.repo, digest)
 	return ex.answerBlob(digest)
 }
 
@@ -76,7 +82,7 @@ func (ex *exchange) holdEmpty(st *session.State) error {
 		}
 	}
 	ex.p.progress.done(st.ID)
-	return ex.answerBlob(filters.EmptyDigest)
+	return ex.answerHeld(filters.EmptyDigest)
 }
 
 // mayHold refuses what would fill the storage, and who may not push here.
@@ -263,7 +269,7 @@ func (ex *exchange) assemble(st *session.State, digest string) error {
 	}
 	ex.p.progress.done(st.ID)
 	ex.p.observe.Held(size)
-	return ex.answerBlob(digest)
+	return ex.answerHeld(digest)
 }
 
 // holdChunk keeps one PATCH of a held upload.

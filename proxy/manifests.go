@@ -82,6 +82,7 @@ type localDocument struct {
 // serveManifest answers with bytes of our own. Content-Type is the document's own: anything else
 // breaks Docker, skopeo, regctl and others.
 func (ex *exchange) serveManifest(digest string, d *localDocument) error {
+	ex.p.sent.forget(ex.repo, wentAlong(digest))
 	h := ex.w.Header()
 	h.Set("Content-Type", d.mediaType)
 	h.Set("Content-Length", strconv.Itoa(len(d.bytes)))
