@@ -102,6 +102,60 @@ func TestAProxyThatWantsALoginForPlainHTTPIsNamed(t *testing.T) {
 	}
 }
 
+// The proxy lets requests to the registry through, and not those to another host that the registry names.
+func TestAProxyThatRefusesAnotherHostIsNamed(t *testing.T) {
+	for name, c := range map[string]struct {
+		host   string // that the proxy does not let through
+		answer string // the registry's
+		q      Request
+	}{
+		"token service": {
+			"auth.example.com", "401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"%s/token\",service=\"x\"",
+			Request{Repository: "app", Path: "tags/list"},
+		},
+		"a manifest's token service": {
+			"auth.example.com", "401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"%s/token\"",
+			Request{Method: "PUT", Repository: "app", Path: "manifests/v1", Push: true, Replay: []byte("{}")},
+		},
+		"redirect": {
+			"storage.example.com", "307 Temporary Redirect\r\nLocation: %s/blob?signature=geheim",
+			Request{Repository: "app", Path: "blobs/sha256:1", Follow: true},
+		},
+	} {
+		for _, scheme := range []string{"http", "https"} {
+			t.Run(name+" "+scheme, func(t *testing.T) {
+				var refused atomic.Int32
+				proxy := raw(t, func(req *http.Request, _ *bufio.Reader, conn net.Conn, _ int) bool {
+					if req.Header.Get("Proxy-Authorization") == "" {
+						t.Errorf("%s %s with %v", req.Method, req.URL, req.Header)
+					}
+					if req.URL.Hostname() == "registry.example.com" {
+						fmt.Fprintf(conn, "HTTP/1.1 "+c.answer+"\r\nContent-Length: 0\r\n\r\n", scheme+"://"+c.host)
+						return true
+					}
+					refused.Add(1)
+					fmt.Fprint(conn, "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 4\r\n\r\nwhat")
+					return false
+				})
+				r, _ := open(t, Options{URL: "http://registry.example.com", Credentials: Anonymous, Hosts: []string{c.host}})
+				through(r, strings.Replace(proxy, "://", "://user:geheim@", 1))
+				_, err := r.Do(t.Context(), c.q)
+				if !errors.Is(err, ErrUnreachable) || Lost(err) {
+					t.Fatalf("%v", err)
+				}
+				for _, want := range []string{"user and password into HTTP_PROXY", "proxy " + strings.TrimPrefix(proxy, "http://"), "407", c.host} {
+					if !strings.Contains(err.Error(), want) {
+						t.Errorf("no %q in %v", want, err)
+					}
+				}
+				if strings.Contains(err.Error(), "geheim") || refused.Load() != 1 {
+					t.Errorf("asked %d times: %v", refused.Load(), err)
+				}
+			})
+		}
+	}
+}
+
 // Without a proxy it is somebody else's word, and passed on like any other.
 func TestA407WithoutAProxyIsTheRegistrys(t *testing.T) {
 	f := newFake(t, &fake{handle: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusProxyAuthRequired) }})

@@ -60,6 +60,29 @@ func (t *retry) again(ctx context.Context) bool {
 	return ok && t.sleep(ctx, pause)
 }
 
+// repeated asks another host than the registry: a token service, or what a redirect leads to. It may be asked any number of times.
+func (t *retry) repeated(ctx context.Context, host string, send func() (*http.Response, error)) (*http.Response, error) {
+	for {
+		resp, err := send()
+		if err != nil {
+			if connection(err) && t.again(ctx) {
+				continue
+			}
+			return nil, unreachable(host, err)
+		}
+		if wait, late := transient(resp); late {
+			if pause, fits := t.next(wait); fits {
+				discard(resp)
+				if t.sleep(ctx, pause) {
+					continue
+				}
+				return nil, unreachable(host, ctx.Err())
+			}
+		}
+		return resp, nil
+	}
+}
+
 // transient says that the same request may get a better answer soon, and when upstream wants it.
 func transient(resp *http.Response) (wait time.Duration, ok bool) {
 	switch resp.StatusCode {

@@ -54,26 +54,14 @@ func (r *Registry) fetchToken(ctx context.Context, s service, scopes []string, c
 	if over == nil {
 		over = r.transport
 	}
-	for try := r.newRetry(); ; {
-		resp, err := r.roundTrip(opToken, over, build())
-		if err != nil {
-			if try.again(ctx) {
-				continue
-			}
-			return grant{}, unreachable(s.realm.Host+" (token service of "+r.base.Host+")", err)
-		}
-		if wait, late := transient(resp); late {
-			if pause, fits := try.next(wait); fits {
-				discard(resp)
-				if try.sleep(ctx, pause) {
-					continue
-				}
-				return grant{}, unreachable(s.realm.Host, ctx.Err())
-			}
-		}
-		defer discard(resp)
-		return r.readToken(resp, s, scopes, c)
+	resp, err := r.newRetry().repeated(ctx, s.realm.Host+" (token service of "+r.base.Host+")", func() (*http.Response, error) {
+		return r.roundTrip(opToken, over, build())
+	})
+	if err != nil {
+		return grant{}, err
 	}
+	defer discard(resp)
+	return r.readToken(resp, s, scopes, c)
 }
 
 func (r *Registry) readToken(resp *http.Response, s service, scopes []string, c credential) (grant, error) {
