@@ -11,7 +11,7 @@ const maxRedirects = 5
 // the registry's host: S3 refuses a pre-signed URL that comes with another credential ("Only one auth
 // mechanism allowed"), and nobody else may have it. Only the operator's setting or Sluice itself asks for this.
 func (r *Registry) redirected(ctx context.Context, p *plan, resp *http.Response) (*http.Response, error) {
-	at, left := p.url, false
+	at, left, try := p.url, false, r.newRetry()
 	for n := 0; ; n++ {
 		switch resp.StatusCode {
 		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
@@ -44,8 +44,12 @@ func (r *Registry) redirected(ctx context.Context, p *plan, resp *http.Response)
 				authorization = l.header
 			}
 		}
-		if resp, _, err = r.attempt(ctx, p, next, authorization); err != nil {
-			return nil, unreachable(next.Host, err)
+		resp, err = try.repeated(ctx, next.Host, func() (*http.Response, error) {
+			resp, _, err := r.attempt(ctx, p, next, authorization)
+			return resp, err
+		})
+		if err != nil {
+			return nil, err
 		}
 		at = next
 	}
