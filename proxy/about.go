@@ -8,12 +8,12 @@ import (
 	"sync"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 
 	"sluice/filters"
 	"sluice/filters/ocidoc"
 	"sluice/proxy/attest"
 	"sluice/proxy/config"
+	"sluice/proxy/internal/contain"
 	"sluice/proxy/internal/objects"
 	"sluice/proxy/observe"
 	"sluice/proxy/quarantine"
@@ -98,7 +98,10 @@ func (ex *exchange) checkSubject(ref string, doc *ocidoc.Document) (subject what
 		!digestRef(ref) || len(ex.tags["tag"]) > 0 || !ex.peeks() {
 		return subject, ex.checkSigned(ref, doc)
 	}
-	look := func() { subject.doc, subject.err = ex.findManifest(doc.Subject.Digest) }
+	look := func() {
+		defer contain.Panic(&subject.err)
+		subject.doc, subject.err = ex.findManifest(doc.Subject.Digest)
+	}
 	if ex.p.immediate {
 		if err = ex.checkSigned(ref, doc); err == nil {
 			look()
@@ -255,7 +258,7 @@ func (ex *exchange) recordsAndHeld(digest string) (records []attest.Record, held
 		}
 		return records, held, err
 	}
-	var g errgroup.Group
+	g := contain.NewGroup()
 	g.Go(func() (err error) { records, err = ex.recordsAbout(digest); return err })
 	g.Go(func() (err error) { held, err = ex.p.quarantine.About(ex.ctx(), ex.repo, digest); return err })
 	return records, held, g.Wait()

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"sluice/proxy/internal/contain"
 	"sluice/proxy/upstream"
 )
 
@@ -200,7 +201,8 @@ func (ex *exchange) opened(known func(proofKey) bool) error {
 	if !ex.up.Passthrough() && !a.ask(k) {
 		return nil
 	}
-	ch := a.flight.DoChan(string(k.credentials[:])+ex.repo, func() (any, error) {
+	ch := a.flight.DoChan(string(k.credentials[:])+ex.repo, func() (_ any, err error) {
+		defer contain.Panic(&err)
 		if known(k) {
 			return nil, nil
 		}

@@ -9,9 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"sluice/filters/ocidoc"
+	"sluice/proxy/internal/contain"
 	"sluice/proxy/upstream"
 )
 
@@ -129,7 +128,7 @@ func (ex *exchange) mayAppear(doc *ocidoc.Document) bool {
 // missing are those manifests that upstream does not have. One that cannot be looked up is no reason against another try.
 func (ex *exchange) missing(digests []string) []string {
 	gone := make([]bool, len(digests))
-	var g errgroup.Group
+	g := contain.NewGroup()
 	g.SetLimit(lookups)
 	for i, digest := range digests {
 		g.Go(func() error {

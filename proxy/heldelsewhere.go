@@ -4,9 +4,8 @@ import (
 	"context"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"sluice/proxy/attest"
+	"sluice/proxy/internal/contain"
 	"sluice/proxy/quarantine"
 )
 
@@ -73,7 +72,7 @@ func (s *settling) repository(ctx context.Context, repo string) error {
 	if err != nil {
 		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	g, ctx := contain.WithContext(ctx)
 	g.SetLimit(lookups)
 	for _, digest := range s.manifests[repo] {
 		g.Go(func() error { return s.manifest(ctx, repo, digest, taken[digest]) })

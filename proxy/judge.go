@@ -7,10 +7,10 @@ import (
 	"sync"
 
 	godigest "github.com/opencontainers/go-digest"
-	"golang.org/x/sync/errgroup"
 
 	"sluice/filters"
 	"sluice/filters/ocidoc"
+	"sluice/proxy/internal/contain"
 )
 
 // maxNesting bounds indexes in indexes. Real ones have two levels (crane push --index).
@@ -172,7 +172,7 @@ func (j *judging) gather(rw *rewriting) error {
 		return nil
 	}
 	var mu sync.Mutex
-	g, ctx := errgroup.WithContext(j.ex.ctx())
+	g, ctx := contain.WithContext(j.ex.ctx())
 	g.SetLimit(lookups)
 	for _, e := range j.tellingEntries(rw.doc) {
 		needed := filters.NeedsChild(rw.doc, e, j.policy)

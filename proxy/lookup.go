@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"sluice/proxy/attest"
+	"sluice/proxy/internal/contain"
 	"sluice/proxy/quarantine"
 )
 
@@ -29,9 +30,9 @@ type lookUp struct {
 func (ex *exchange) lookUp(digest string) *lookUp {
 	ctx, cancel := context.WithCancel(ex.ctx())
 	l, q, a := &lookUp{cancel: cancel}, ex.p.quarantine, ex.p.attest
-	l.asked.Go(func() { l.held, l.open, l.heldErr = q.FindBlob(ctx, ex.repo, digest) })
-	l.asked.Go(func() { l.stored, l.storedErr = a.StatBlob(ctx, ex.repo, digest) })
-	l.asked.Go(func() { l.placed, l.placedErr = a.Elsewhere(ctx, ex.repo, digest) })
+	l.asked.Go(func() { defer contain.Panic(&l.heldErr); l.held, l.open, l.heldErr = q.FindBlob(ctx, ex.repo, digest) })
+	l.asked.Go(func() { defer contain.Panic(&l.storedErr); l.stored, l.storedErr = a.StatBlob(ctx, ex.repo, digest) })
+	l.asked.Go(func() { defer contain.Panic(&l.placedErr); l.placed, l.placedErr = a.Elsewhere(ctx, ex.repo, digest) })
 	return l
 }
 

@@ -12,6 +12,7 @@ import (
 	"sluice/filters/ocidoc"
 	"sluice/proxy/attest"
 	"sluice/proxy/config"
+	"sluice/proxy/internal/contain"
 	"sluice/proxy/quarantine"
 	"sluice/proxy/upstream"
 )
@@ -118,7 +119,7 @@ func (ex *exchange) localManifest(digest string) (*localDocument, error) {
 		heldErr error
 	)
 	if ex.rule.Attestations != filters.Forward { // else there is nothing but aliases of what was converted
-		asked.Go(func() { m, heldErr = ex.findManifest(digest) })
+		asked.Go(func() { defer contain.Panic(&heldErr); m, heldErr = ex.findManifest(digest) })
 	}
 	aliases, err := ex.p.quarantine.Aliases(ex.ctx(), ex.repo, digest)
 	asked.Wait()
@@ -259,7 +260,7 @@ func (ex *exchange) findManifest(digest string) (*ocidoc.Document, error) {
 	} else {
 		elsewhere := &document{}
 		asked := make(chan struct{})
-		go func() { defer close(asked); elsewhere.stored(ex, digest) }()
+		go func() { defer close(asked); defer contain.Panic(&elsewhere.err); elsewhere.stored(ex, digest) }()
 		held.quarantined(ex, digest)
 		<-asked
 		stored = *elsewhere

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"sluice/proxy/internal/contain"
 	"sluice/proxy/session"
 	"sluice/proxy/upstream"
 )
@@ -88,7 +89,9 @@ func (ex *exchange) abandon(st *session.State) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ex.ctx()), 10*time.Second)
 	ex.p.background.Go(func() {
 		defer cancel()
-		resp, err := ex.up.Do(ctx, upstream.Request{Method: http.MethodDelete, Repository: ex.upRepo, Location: location, Push: true, Authorization: ex.auth})
+		resp, err := contain.Call(func() (*http.Response, error) {
+			return ex.up.Do(ctx, upstream.Request{Method: http.MethodDelete, Repository: ex.upRepo, Location: location, Push: true, Authorization: ex.auth})
+		})
 		if err != nil {
 			log.Debug("upstream session was not cancelled", "reason", err)
 			return

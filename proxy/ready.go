@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/filters"
+	"sluice/proxy/internal/contain"
 	"sluice/proxy/quarantine"
 	"sluice/proxy/upstream"
 )
@@ -110,7 +111,7 @@ func (h *health) check() {
 	ctx, cancel := context.WithTimeout(h.p.life, upstreamTime)
 	defer cancel()
 	reason := ""
-	resp, err := h.registry.Do(ctx, upstream.Request{Method: http.MethodGet})
+	resp, err := contain.Call(func() (*http.Response, error) { return h.registry.Do(ctx, upstream.Request{Method: http.MethodGet}) })
 	switch {
 	case err != nil:
 		h.p.log.Warn("upstream did not answer a check", "upstream", h.registry.Host(), "reason", err)

@@ -9,10 +9,9 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"golang.org/x/sync/errgroup"
-
 	"sluice/filters"
 	"sluice/filters/ocidoc"
+	"sluice/proxy/internal/contain"
 	"sluice/proxy/upstream"
 )
 
@@ -103,7 +102,7 @@ func (ex *exchange) releaseHeldBefore(doc *ocidoc.Document) error {
 		return nil
 	}
 	asked := map[string]bool{}
-	var g errgroup.Group
+	g := contain.NewGroup()
 	g.SetLimit(lookups)
 	for _, e := range doc.Manifests {
 		if !saysAttestation(e) || asked[e.Digest] || len(asked) == maxFetched || ex.p.sent.has(ex.repo, wentAlong(e.Digest)) {
@@ -164,7 +163,7 @@ func (ex *exchange) releaseManifest(digest string, doc *ocidoc.Document) error {
 
 func (ex *exchange) releaseBlobs(blobs []ocidoc.Descriptor) (bool, error) {
 	var sent atomic.Bool
-	var g errgroup.Group
+	g := contain.NewGroup()
 	g.SetLimit(lookups)
 	seen := map[string]bool{}
 	for _, d := range blobs {

@@ -8,6 +8,7 @@ import (
 	"sluice/filters"
 	"sluice/filters/ocidoc"
 	"sluice/proxy/attest"
+	"sluice/proxy/internal/contain"
 	"sluice/proxy/observe"
 	"sluice/proxy/quarantine"
 )
@@ -36,6 +37,13 @@ func (s *site) housekeeping(ctx context.Context) {
 func (s *site) keepHouse(ctx context.Context, swept, stored, settled *time.Time) {
 	p := s.take()
 	defer p.handlers.Done()
+	var bug error // pushes go on
+	defer func() {
+		if bug != nil {
+			p.log.Error("housekeeping broke off, the next one tries again", "reason", bug)
+		}
+	}()
+	defer contain.Panic(&bug)
 	p.authority.expire()
 	if err := p.quarantine.Refresh(ctx); err != nil && ctx.Err() == nil {
 		p.log.Warn("the quarantine could not be listed, the next look-up tries again", "reason", err)

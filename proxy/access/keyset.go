@@ -18,6 +18,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"golang.org/x/sync/singleflight"
 
+	"sluice/proxy/internal/contain"
 	"sluice/proxy/internal/reread"
 )
 
@@ -212,7 +213,7 @@ func (s *keySet) current(ctx context.Context, again bool) ([]jose.JSONWebKey, er
 func (s *keySet) refresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTime)
 	defer cancel()
-	keys, err := s.fetch(ctx)
+	keys, err := contain.Call(func() ([]jose.JSONWebKey, error) { return s.fetch(ctx) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tried = s.now()

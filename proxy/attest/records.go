@@ -13,8 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
+	"sluice/proxy/internal/contain"
 	"sluice/proxy/internal/objects"
 )
 
@@ -250,7 +249,7 @@ func (s *Store) recordsOf(ctx context.Context, repo string) ([]Record, error) {
 // readRecords leaves out what was deleted since it was listed.
 func (s *Store) readRecords(ctx context.Context, paths []string) ([]Record, error) {
 	found := make([]*Record, len(paths))
-	group, groupCtx := errgroup.WithContext(ctx)
+	group, groupCtx := contain.WithContext(ctx)
 	group.SetLimit(readAtOnce)
 	for i, p := range paths {
 		group.Go(func() (err error) {

@@ -46,6 +46,9 @@ const (
 	// FaultDeadAfter does this call's work and fails every later one: killed just after it.
 	FaultDeadAfter Kind = "dead after this"
 
+	// FaultPanic is a bug in a storage driver. Not for upstreams.
+	FaultPanic Kind = "panic"
+
 	// The following are for upstreams; a driver takes them as FaultError.
 
 	FaultCut         Kind = "connection cut before the request is processed"
@@ -57,7 +60,7 @@ const (
 
 // DriverFaults are the kinds that make sense for a storage driver.
 func DriverFaults() []Kind {
-	return []Kind{FaultError, FaultAfter, FaultPartial, FaultDead, FaultDeadAfter}
+	return []Kind{FaultError, FaultAfter, FaultPartial, FaultDead, FaultDeadAfter, FaultPanic}
 }
 
 // UpstreamFaults are the kinds that make sense for a registry.
@@ -133,8 +136,11 @@ func (f *Fault) call(what string) Kind {
 		return ""
 	case f.count == f.at:
 		f.fired = what
-		if f.kind == FaultDeadAfter {
+		switch f.kind {
+		case FaultDeadAfter:
 			return FaultAfter
+		case FaultPanic:
+			panic("made to panic: " + what)
 		}
 		return f.kind
 	case f.kind == FaultDead || f.kind == FaultDeadAfter:

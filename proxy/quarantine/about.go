@@ -5,8 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	"golang.org/x/sync/errgroup"
-
+	"sluice/proxy/internal/contain"
 	"sluice/proxy/internal/objects"
 )
 
@@ -41,7 +40,7 @@ func (s *Store) About(ctx context.Context, repo, subject string) ([]string, erro
 		return nil, err
 	}
 	listed := make([][]string, len(o.generations))
-	g, gctx := errgroup.WithContext(ctx)
+	g, gctx := contain.WithContext(ctx)
 	if s.storage.Immediate() {
 		g.SetLimit(1)
 	}

@@ -6,8 +6,7 @@ import (
 	"slices"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
-
+	"sluice/proxy/internal/contain"
 	"sluice/proxy/internal/objects"
 )
 
@@ -31,7 +30,7 @@ func (s *Store) needed(ctx context.Context, repo string, without []string) (map[
 	}
 	var mu sync.Mutex
 	needed := map[string]bool{}
-	g, gctx := errgroup.WithContext(ctx)
+	g, gctx := contain.WithContext(ctx)
 	g.SetLimit(rescuers)
 	for _, generation := range generations {
 		files, err := s.storage.Files(ctx, "/"+quarantineRoot+"/"+generation+"/"+repo+"/"+string(manifestKind), nil)

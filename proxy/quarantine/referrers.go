@@ -11,8 +11,8 @@ import (
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 
+	"sluice/proxy/internal/contain"
 	"sluice/proxy/internal/objects"
 )
 
@@ -105,7 +105,7 @@ func (s *Store) Referrers(ctx context.Context, repo, subject string) ([]Referrer
 	}
 	read := make([]*Referrer, len(paths))
 	failed := make([]error, len(paths))
-	var g errgroup.Group
+	g := contain.NewGroup()
 	g.SetLimit(referrerReaders)
 	if s.storage.Immediate() {
 		g.SetLimit(1)

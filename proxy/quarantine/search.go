@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"sluice/proxy/internal/contain"
 	"sluice/proxy/internal/objects"
 )
 
@@ -120,7 +121,7 @@ func search[T any](ctx context.Context, s *Store, o object, visit func(ctx conte
 		for i, g := range order.generations {
 			visited[i] = make(chan visitOf[T], 1)
 			running.Go(func() {
-				found, err := visit(ctx, o.in(g))
+				found, err := contain.Call(func() (T, error) { return visit(ctx, o.in(g)) })
 				visited[i] <- visitOf[T]{found, err}
 			})
 		}

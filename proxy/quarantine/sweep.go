@@ -9,8 +9,8 @@ import (
 	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
-	"golang.org/x/sync/errgroup"
 
+	"sluice/proxy/internal/contain"
 	"sluice/proxy/internal/objects"
 )
 
@@ -124,7 +124,7 @@ func (s *Store) rescue(ctx context.Context, generation string, manifests []objec
 		return 0, 0, nil
 	}
 	var offered, broken atomic.Int64
-	g, gctx := errgroup.WithContext(ctx)
+	g, gctx := contain.WithContext(ctx)
 	g.SetLimit(rescuers)
 	for _, o := range manifests {
 		if gctx.Err() != nil {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"sluice/proxy/internal/contain"
 )
 
 // maxGrants bounds what is remembered: one per repository and set of actions in use.
@@ -302,7 +304,7 @@ func (a *authorizer) close() {
 
 func (a *authorizer) fly(ctx context.Context, f *flight, e *entry, s service, scopes []string) {
 	defer f.cancel()
-	g, err := a.fetchGrant(ctx, s, scopes)
+	g, err := contain.Call(func() (grant, error) { return a.fetchGrant(ctx, s, scopes) })
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	f.err = err

@@ -12,6 +12,8 @@ import (
 
 	"github.com/bmatcuk/doublestar/v4"
 	"golang.org/x/sync/singleflight"
+
+	"sluice/proxy/internal/contain"
 )
 
 // createTimeout bounds the making of one repository. A client that is less patient gives up and comes
@@ -150,7 +152,7 @@ func (c *creating) ensure(ctx context.Context, name string) error {
 		defer c.flights.Done()
 		ctx, cancel := context.WithTimeout(c.life, createTimeout) // not one client's: others wait, too
 		defer cancel()
-		exists, err := c.creator.create(ctx, name)
+		exists, err := contain.Call(func() (bool, error) { return c.creator.create(ctx, name) })
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		switch {

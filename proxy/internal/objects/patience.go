@@ -11,6 +11,8 @@ import (
 	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+
+	"sluice/proxy/internal/contain"
 )
 
 // ErrHung says that a call to the storage was given up, or was not made since too many have been.
@@ -100,7 +102,7 @@ func run[T any](ctx context.Context, p *Patient, c call[T]) (T, error) {
 	var state atomic.Int32
 	done := make(chan outcome[T], 1)
 	go func() {
-		value, err := c.do(ctx)
+		value, err := contain.Call(func() (T, error) { return c.do(ctx) })
 		done <- outcome[T]{value, err}
 		if state.CompareAndSwap(running, back) {
 			return

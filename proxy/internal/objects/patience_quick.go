@@ -8,6 +8,8 @@ import (
 	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+
+	"sluice/proxy/internal/contain"
 )
 
 // A storage that answers at once is asked so often, and for so little, that a goroutine, a timer and a context for each
@@ -108,21 +110,26 @@ type answer struct {
 	names []string
 }
 
+func (w *workers) call(j *job) {
+	defer contain.Panic(&j.err)
+	switch j.what {
+	case getContent:
+		j.bytes, j.err = w.driver.GetContent(j.ctx, j.path)
+	case putContent:
+		j.err = w.driver.PutContent(j.ctx, j.path, j.content)
+	case stat:
+		j.info, j.err = w.driver.Stat(j.ctx, j.path)
+	case list:
+		j.names, j.err = w.driver.List(j.ctx, j.path)
+	}
+}
+
 // work makes a call, and then others as long as there are some. All Patients over one storage count the same lost ones.
 func (w *workers) work(j *job, lost *Lost) {
 	idle := time.NewTimer(workersIdle)
 	defer idle.Stop()
 	for {
-		switch j.what {
-		case getContent:
-			j.bytes, j.err = w.driver.GetContent(j.ctx, j.path)
-		case putContent:
-			j.err = w.driver.PutContent(j.ctx, j.path, j.content)
-		case stat:
-			j.info, j.err = w.driver.Stat(j.ctx, j.path)
-		case list:
-			j.names, j.err = w.driver.List(j.ctx, j.path)
-		}
+		w.call(j)
 		if j.state.CompareAndSwap(running, back) {
 			j.done <- struct{}{}
 		} else {
