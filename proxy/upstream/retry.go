@@ -83,6 +83,9 @@ func (t *retry) repeated(ctx context.Context, host string, send func() (*http.Re
 	}
 }
 
+// farOff stands for every longer wait: nobody waits so long here, and centuries are more than a Duration can be added to.
+const farOff = time.Hour
+
 // transient says that the same request may get a better answer soon, and when upstream wants it.
 func transient(resp *http.Response) (wait time.Duration, ok bool) {
 	switch resp.StatusCode {
@@ -91,15 +94,15 @@ func transient(resp *http.Response) (wait time.Duration, ok bool) {
 		return 0, false
 	}
 	v := strings.TrimSpace(resp.Header.Get("Retry-After"))
-	if s, err := strconv.ParseInt(v, 10, 32); err == nil && s > 0 {
-		return time.Duration(s) * time.Second, true
+	if s, err := strconv.ParseInt(v, 10, 64); s > 0 && (err == nil || errors.Is(err, strconv.ErrRange)) {
+		return time.Duration(min(s, int64(farOff/time.Second))) * time.Second, true
 	}
 	if at, err := http.ParseTime(v); err == nil {
 		date, err := http.ParseTime(resp.Header.Get("Date"))
 		if err != nil {
 			date = time.Now()
 		}
-		return max(0, at.Sub(date)), true
+		return min(max(0, at.Sub(date)), farOff), true
 	}
 	return 0, true
 }

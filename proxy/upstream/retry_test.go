@@ -123,17 +123,24 @@ func TestRetryAfterIsHonouredWithinTheBudget(t *testing.T) {
 		"longer than that": {"60", nil, 429},
 		"nonsense":         {"soon", []time.Duration{75 * time.Millisecond}, 200},
 		"negative":         {"-5", []time.Duration{75 * time.Millisecond}, 200},
+		"a date gone by":   {"Fri, 20 Nov 2026 11:00:00 GMT", []time.Duration{75 * time.Millisecond}, 200},
+		"a far date":       {"Fri, 31 Dec 9999 23:59:59 GMT", nil, 429},
+		"a large number":   {"9999999999", nil, 429},
+		"a larger one":     {"99999999999999999999999", nil, 429},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var n atomic.Int32
+			var clock *clock
 			f := newFake(t, &fake{handle: func(w http.ResponseWriter, r *http.Request) {
+				clock.add(time.Millisecond)
 				if n.Add(1) == 1 {
 					w.Header().Set("Date", "Fri, 20 Nov 2026 12:00:00 GMT")
 					w.Header().Set("Retry-After", c.header)
 					w.WriteHeader(429)
 				}
 			}})
-			r, clock := open(t, Options{URL: f.URL, Credentials: Anonymous})
+			var r *Registry
+			r, clock = open(t, Options{URL: f.URL, Credentials: Anonymous})
 			resp, _ := do(t, r, c.status, Request{Repository: "app", Path: "tags/list"})
 			if c.status == 429 && resp.Header.Get("Retry-After") != c.header {
 				t.Error("Retry-After is lost")
