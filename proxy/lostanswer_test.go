@@ -1,12 +1,15 @@
 package proxy_test
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/filters"
 	"sluice/filters/ocidoc"
@@ -83,4 +86,31 @@ func TestALostAnswerIsNotMadeUpForByABlobOfAnotherSize(t *testing.T) {
 		chunked := r.request(http.MethodPatch, r.upload("app"), layer.Bytes()[:60<<10]).want(t, http.StatusAccepted).Header.Get("Location")
 		r.request(http.MethodPut, put(chunked, layer.Digest), layer.Bytes()[60<<10:]).want(t, status)
 	}
+}
+
+// A registry takes what is pushed, says so, and never ends what it says.
+func TestAnAnswerWhoseBodyDoesNotEndHoldsNoPushUp(t *testing.T) {
+	r, m, c, tree, plain := moodyRig(t)
+	over := make(chan struct{})
+	defer close(over)
+	m.mood.Store(&mood{func(r *http.Request) bool { return r.Method == http.MethodPut }, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		taken := httptest.NewRecorder()
+		next.ServeHTTP(taken, r)
+		maps.Copy(w.Header(), taken.Header())
+		w.Header().Set("Content-Length", "100")
+		w.WriteHeader(taken.Code)
+		_, _ = w.Write([]byte("x"))
+		w.(http.Flusher).Flush()
+		select {
+		case <-r.Context().Done():
+		case <-over:
+		}
+	}})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // less than what a body that somebody wants may take
+	defer cancel()
+	if _, err := c.push(ctx, proxytest.Options{BaseURL: r.url(), Repository: "app", Tags: []string{"1"}, Tree: tree, Sequential: true}); err != nil {
+		t.Fatal(err)
+	}
+	r.finished(tree, plain, c.act)
+	m.check(r, c, tree, plain)
 }

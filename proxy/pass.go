@@ -42,13 +42,7 @@ func copyHeader(to, from http.Header) {
 }
 
 // discard lets the connection to upstream be used again.
-func discard(resp *http.Response) {
-	if resp == nil || resp.Body == nil || resp.Body == http.NoBody {
-		return
-	}
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxErrorBody))
-	_ = resp.Body.Close()
-}
+func discard(resp *http.Response) { upstream.Discard(resp) }
 
 func (k *keptAnswer) response() *http.Response {
 	return &http.Response{

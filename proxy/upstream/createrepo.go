@@ -102,7 +102,7 @@ func (c *creating) send(ctx context.Context, q Request) (*http.Response, error) 
 	if err != nil || !nameUnknown(resp, q.Repository) {
 		return resp, err
 	}
-	discard(resp)
+	Discard(resp)
 	if err := c.ensure(ctx, q.Repository); err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func (c *creating) send(ctx context.Context, q Request) (*http.Response, error) 
 		if err != nil || !nameUnknown(resp, q.Repository) || !try.again(ctx) {
 			return resp, err
 		}
-		discard(resp)
+		Discard(resp)
 	}
 }
 

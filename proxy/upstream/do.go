@@ -98,7 +98,7 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 			next, better, err := r.auth.renew(ctx, l, challenges(resp.Header))
 			if !whole {
 				if stale || err == nil && better {
-					discard(resp)
+					Discard(resp)
 					return nil, errorf(ErrRenewed, nil, "upstream %s refused its token while a body was sent to repository %s; send it again", r.base.Host, p.q.Repository)
 				}
 				return resp, nil
@@ -107,17 +107,17 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 				if stale && silent(resp) && ctx.Err() == nil && !r.auth.lapsed(l) {
 					return resp, nil // the doubt was only one: what the registry says counts
 				}
-				discard(resp)
+				Discard(resp)
 				return nil, err
 			}
 			if better {
 				l = next
-				discard(resp)
+				Discard(resp)
 				continue
 			}
 		case late && (p.repeat || undone(resp) && (p.post || p.stream != nil && whole)):
 			if pause, fits := try.next(wait); fits {
-				discard(resp)
+				Discard(resp)
 				if try.sleep(ctx, pause) {
 					continue
 				}

@@ -55,15 +55,20 @@ func SaysExpired(resp *http.Response) bool {
 // readAhead reads the beginning of an answer's body, which can still be read afterwards.
 func readAhead(resp *http.Response, most int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(resp.Body, most))
-	resp.Body = &resumed{Reader: io.MultiReader(bytes.NewReader(b), &failing{resp.Body, err}), Closer: resp.Body}
+	resp.Body = &resumed{Reader: io.MultiReader(bytes.NewReader(b), &failing{resp.Body, err}), rest: resp.Body}
 	return b, err
 }
 
 // resumed is a body of which a part was read ahead.
 type resumed struct {
 	io.Reader
-	io.Closer
+	rest io.ReadCloser
 }
+
+func (r *resumed) Close() error { return r.rest.Close() }
+
+// Drain needs nothing of what was read ahead.
+func (r *resumed) Drain(int64, time.Duration) { drain(r.rest) }
 
 // failing goes on after what was read ahead, with its error if it had one.
 type failing struct {

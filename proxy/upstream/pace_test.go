@@ -133,7 +133,7 @@ func TestAPacedBurstIsNeverRefused(t *testing.T) {
 							t.Error(err)
 							return
 						}
-						discard(resp)
+						Discard(resp)
 					})
 				}
 				wg.Wait()

@@ -23,7 +23,7 @@ func (r *Registry) redirected(ctx context.Context, p *plan, resp *http.Response)
 		if ref == "" || err != nil {
 			return resp, nil // no redirect that anybody could follow: the client may judge
 		}
-		discard(resp)
+		Discard(resp)
 		switch {
 		case n == maxRedirects:
 			return nil, errorf(ErrHost, nil, "upstream %s: more than %d redirects for repository %s", r.base.Host, maxRedirects, p.q.Repository)

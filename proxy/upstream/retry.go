@@ -3,7 +3,6 @@ package upstream
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -72,7 +71,7 @@ func (t *retry) repeated(ctx context.Context, host string, send func() (*http.Re
 		}
 		if wait, late := transient(resp); late {
 			if pause, fits := t.next(wait); fits {
-				discard(resp)
+				Discard(resp)
 				if t.sleep(ctx, pause) {
 					continue
 				}
@@ -120,13 +119,4 @@ func connection(err error) bool {
 	}
 	return !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) &&
 		!errors.Is(err, ErrBody) && !errors.Is(err, ErrHost) && !errors.Is(err, errHeaderTimeout) && !errors.Is(err, h1.ErrBadRequest)
-}
-
-// discard reads the rest of a short answer, so that its connection can be used again.
-func discard(resp *http.Response) {
-	if resp.Body == http.NoBody {
-		return
-	}
-	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
-	_ = resp.Body.Close()
 }

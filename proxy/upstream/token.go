@@ -60,7 +60,7 @@ func (r *Registry) fetchToken(ctx context.Context, s service, scopes []string, c
 	if err != nil {
 		return grant{}, err
 	}
-	defer discard(resp)
+	defer Discard(resp)
 	return r.readToken(resp, s, scopes, c)
 }
 

@@ -151,4 +151,25 @@ func (b *body) Close() error {
 	return nil
 }
 
+// Drain closes the body of an answer that nobody wants to read, and waits a moment for what is left of a short one, so that its
+// connection can be used again.
+func (b *body) Drain(most int64, patience time.Duration) {
+	b.mu.Lock()
+	if b.conn != nil && b.comes && !b.till && !b.ends {
+		_ = b.conn.nc.SetReadDeadline(time.Now().Add(patience))
+		_, err := io.CopyN(io.Discard, rest{b}, most)
+		if err == nil { // there is more
+			err = errReadAfterClose
+		}
+		b.finish(err)
+	}
+	b.mu.Unlock()
+	_ = b.Close()
+}
+
+// rest is a body whose lock is held.
+type rest struct{ *body }
+
+func (r rest) Read(p []byte) (int, error) { return r.next(p) }
+
 func newChunked(c *conn) io.Reader { return httputil.NewChunkedReader(c.r) }
