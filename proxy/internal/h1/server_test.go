@@ -260,6 +260,8 @@ func TestABodyThatEndsEarlyIsAnError(t *testing.T) {
 		"with a bad chunk":     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n",
 		"with a long trailer":  "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + strings.Repeat("X: y\r\n", 65<<10/6) + "\r\n",
 		"with a negative size": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n\r\n",
+		"with a long line":     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;" + xs(2<<20) + "\r\nhello\r\n0\r\n\r\n",
+		"with little in much":  "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat("1;"+xs(2<<10)+"\r\nx\r\n", 1<<10) + "0\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, func(_ int, c *peer) {
