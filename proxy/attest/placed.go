@@ -15,55 +15,71 @@ import (
 // that was pushed to both, where one repository takes the attestations of several. "" is none. alike says that one of
 // them has it for the same image. A manifest without a subject is the same for an image and for what that was converted to.
 //
-// It looks at the names of all records there are, which only a deletion is worth.
+// A repository that has the attestation since less than a day and no record of that may be about to write it, once the
+// image is upstream. It counts too, as one that has it for the same image: what is in the place is relied on already.
+//
+// It looks at the names of all records and documents there are, which only a deletion is worth.
 func (s *Store) AlsoPlaced(ctx context.Context, repo string, r Record) (other string, alike bool, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("look who else has %s in repository %s: %w", objects.Shortened(r.Placed), r.Repository, err)
 		}
 	}()
-	candidates, err := s.mayBePlaced(ctx, r)
+	records, pushed, err := s.mayBePlaced(ctx, r)
 	if err != nil {
 		return "", false, err
 	}
-	delete(candidates, repo)
-	for _, candidate := range slices.Sorted(maps.Keys(candidates)) {
-		records, err := s.readRecords(ctx, candidates[candidate])
+	delete(records, repo)
+	delete(pushed, repo)
+	for _, candidate := range slices.Sorted(maps.Keys(records)) {
+		found, err := s.readRecords(ctx, records[candidate])
 		if err != nil {
 			return "", false, err
 		}
-		for _, o := range records {
+		for _, o := range found {
 			if o.Repository == r.Repository && o.Placed == r.Placed {
 				other, alike = candidate, alike || o.Subject == r.Subject
+				delete(pushed, candidate)
 			}
 		}
+	}
+	if len(pushed) > 0 {
+		return slices.Sorted(maps.Keys(pushed))[0], true, nil
 	}
 	return other, alike, nil
 }
 
-// mayBePlaced are the paths of records, by repository, about the image or about the attestation of one.
-func (s *Store) mayBePlaced(ctx context.Context, r Record) (map[string][]string, error) {
+// mayBePlaced are the paths of records, by repository, about the image or about the attestation of one, and the
+// repositories to which the attestation has been pushed lately.
+func (s *Store) mayBePlaced(ctx context.Context, r Record) (records map[string][]string, pushed map[string]bool, err error) {
 	files, err := s.storage.Files(ctx, "/"+root, func(folder string) bool {
-		return strings.HasPrefix(folder, "_") && folder != string(subjectKind)
+		return strings.HasPrefix(folder, "_") && folder != string(subjectKind) && folder != string(documentKind)
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	image, err := objects.Tail(r.Repository, r.Subject)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	found := map[string][]string{}
+	forms := []string{r.Attestation, r.Derived, r.Placed} // a client may push any of them
+	records, pushed = map[string][]string{}, map[string]bool{}
 	for _, f := range files {
 		repo, k, rest, ok := split(f.Path())
-		if !ok || k != subjectKind {
-			continue
-		}
-		subject, name := path.Split(rest)
-		attestation, ok := attestationOf(name)
-		if ok && (subject == image+"/" || attestation == r.Attestation) {
-			found[repo] = append(found[repo], f.Path())
+		switch {
+		case !ok:
+		case k == documentKind:
+			digest, ok := objects.DigestOfTail(rest)
+			if ok && slices.Contains(forms, digest) && s.fresh(f) {
+				pushed[repo] = true
+			}
+		case k == subjectKind:
+			subject, name := path.Split(rest)
+			attestation, ok := attestationOf(name)
+			if ok && (subject == image+"/" || attestation == r.Attestation) {
+				records[repo] = append(records[repo], f.Path())
+			}
 		}
 	}
-	return found, nil
+	return records, pushed, nil
 }

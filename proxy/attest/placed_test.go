@@ -38,3 +38,23 @@ func TestASharedPlaceIsKnown(t *testing.T) {
 		}
 	})
 }
+
+// Its push writes the record last, and relies before that on what it found in the place. One that has written none after a
+// day did not come to its end.
+func TestAPushUnderWayCountsInASharedPlace(t *testing.T) {
+	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
+		placed := record("provenance")
+		placed.Repository, placed.Placed, placed.Derived = "attestations", sha("placed"), sha("placed")
+		body := []byte(manifestOf(placed))
+		for _, next := range []struct{ repo, other string }{{"dev", ""}, {"prod", "prod"}} {
+			must(t, newStore(d).PutDocument(t.Context(), next.repo, placed.Attestation, "x/attestation", body))
+			other, alike, err := newStore(d).AlsoPlaced(t.Context(), "dev", placed)
+			if other != next.other || alike != (next.other != "") || err != nil {
+				t.Errorf("pushed to %s: found %q, %v, %v; want %q", next.repo, other, alike, err, next.other)
+			}
+		}
+		if other, _, err := storeAfter(d, 2).AlsoPlaced(t.Context(), "dev", placed); other != "" || err != nil {
+			t.Errorf("after two days: found %q, %v", other, err)
+		}
+	})
+}

@@ -1,0 +1,147 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"sluice/filters/ocidoc"
+	"sluice/proxy/attest"
+	"sluice/proxy/upstream"
+)
+
+// deletePlaced removes an attestation from the registries that it was stored in, unless it is there for another repository
+// too (store.repository may be one for all, and a build may be pushed to several). It is taken from the referrers tags
+// first: registries do that by themselves only for what their API lists, and Amazon ECR deletes nothing that an index
+// lists. One manifest may be listed for two images, the one that was pushed and what it was converted to.
+//
+// Nothing keeps another repository from being pushed to at this very moment, and whoever pushes finds the manifest there
+// and does not send it again. So who else has it is asked once more in the end, and what was taken from them is put back.
+func (ex *exchange) deletePlaced(attestation string) error {
+	records, err := ex.p.attest.ByAttestation(ex.ctx(), ex.repo, attestation)
+	if err != nil {
+		return err
+	}
+	type place struct{ repo, digest, subject string }
+	var unlisted, deleted []place // or not to be deleted
+	var gone []attest.Record
+	for _, r := range records {
+		p := place{r.Repository, r.Placed, r.Subject}
+		if r.Repository == "" || slices.Contains(unlisted, p) {
+			continue
+		}
+		other, alike, err := ex.p.attest.AlsoPlaced(ex.ctx(), ex.repo, r)
+		if err != nil {
+			return err
+		}
+		if other != "" {
+			ex.log.Info("attestation stays where it was stored, it is there for another repository too", "digest", attestation, "in", r.Repository, "other", other)
+			deleted = append(deleted, place{p.repo, p.digest, ""})
+		}
+		if alike {
+			continue
+		}
+		unlisted, gone = append(unlisted, p), append(gone, r)
+		at, err := ex.at(r.Repository)
+		if err != nil {
+			return err
+		}
+		if err := at.unlist(r.Subject, r.Placed); err != nil {
+			return err
+		}
+	}
+	for _, p := range unlisted {
+		if p.subject = ""; slices.Contains(deleted, p) {
+			continue
+		}
+		deleted = append(deleted, p)
+		at, err := ex.at(p.repo)
+		if err != nil {
+			return err
+		}
+		if err := at.deleteReferrer(p.digest, ex.repo); err != nil {
+			return err
+		}
+	}
+	for _, r := range gone {
+		if err := ex.placeAgain(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// placeAgain puts back what was just removed, if it is by now there for another repository.
+func (ex *exchange) placeAgain(r attest.Record) error {
+	other, alike, err := ex.p.attest.AlsoPlaced(ex.ctx(), ex.repo, r)
+	if err != nil || other == "" {
+		return err
+	}
+	at, err := ex.at(r.Repository)
+	if err != nil {
+		return err
+	}
+	if !alike { // it is listed for another image, and need only be there
+		if there, err := at.exists(manifestPath(r.Placed)); there || err != nil {
+			return err
+		}
+	}
+	ex.log.Info("attestation is put back where it was stored, it was pushed to another repository meanwhile", "digest", r.Attestation, "in", r.Repository, "other", other)
+	att, err := ex.storedDocument(r.Attestation)
+	referrer := att
+	if err == nil && r.Derived != "" {
+		referrer, err = ex.storedDocument(r.Derived)
+	}
+	if err == nil {
+		_, err = (&registryDestination{from: ex, at: at}).attach(att, referrer)
+	}
+	if err == nil && !alike {
+		err = at.unlist(r.Subject, r.Placed)
+	}
+	if err != nil {
+		return fmt.Errorf("put attestation %s of repository %s back into repository %s, where repository %s needs it, push that again: %w", r.Attestation, ex.repo, r.Repository, other, err)
+	}
+	return nil
+}
+
+func (ex *exchange) storedDocument(digest string) (*ocidoc.Document, error) {
+	mediaType, b, err := ex.p.attest.Document(ex.ctx(), ex.repo, digest)
+	if err != nil {
+		return nil, err
+	}
+	return ocidoc.Parse(b, mediaType)
+}
+
+// deleteReferrer deletes a manifest that no referrers tag lists any more.
+func (ex *exchange) deleteReferrer(digest, of string) error {
+	resp, err := ex.do(upstream.Request{Method: http.MethodDelete, Path: manifestPath(digest), Push: true})
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode == http.StatusUnauthorized && ex.up.Passthrough() {
+		return &passed{resp}
+	}
+	if resp.StatusCode >= 300 && resp.StatusCode != http.StatusNotFound {
+		status := resp.StatusCode
+		text := (&passed{resp}).Error()
+		discard(resp)
+		if status == http.StatusTooManyRequests || status >= 500 {
+			return transient(errors.New(text), "attestation %s of repository %s could not be deleted in repository %s: its registry answered %s; try again", digest, of, ex.repo, resp.Status)
+		}
+		if status == http.StatusUnauthorized {
+			status = http.StatusForbidden
+		}
+		return refuse(status, codeUnsupported, "attestation %s of repository %s could not be deleted in repository %s: its registry answered %s; "+
+			"allow deletes there, or delete it there by hand first", digest, of, ex.repo, resp.Status)
+	}
+	discard(resp)
+	return nil
+}
+
+// unlist takes a manifest out of the referrers tag of its image, if there is one.
+func (ex *exchange) unlist(subject, digest string) error {
+	return ex.changeFallback(referrerChange{subject: subject, entry: ocispec.Descriptor{Digest: asDigest(digest)}, removed: true})
+}
