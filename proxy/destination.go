@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net/http"
@@ -193,9 +194,20 @@ func (ex *exchange) exists(path string) (bool, error) {
 }
 
 // elsewhere finds a statement that is in a registry, as its record says. nil is "not there", also where the client's own
-// credentials may not read it.
-func (ex *exchange) elsewhere(digest string, e attest.Elsewhere) (*held, error) {
-	at, err := ex.at(e.Repository)
+// credentials may not read it. Where it was put before store.to or store.repository changed is asked after that.
+func (ex *exchange) elsewhere(digest string, e attest.Elsewhere) (h *held, err error) {
+	for _, repo := range append([]string{e.Repository}, e.Also...) {
+		found, failed := ex.elsewhereIn(repo, digest, e.Size)
+		if found != nil {
+			return found, nil
+		}
+		err = cmp.Or(err, failed)
+	}
+	return nil, err
+}
+
+func (ex *exchange) elsewhereIn(repo, digest string, size int64) (*held, error) {
+	at, err := ex.at(repo)
 	if err != nil {
 		return nil, err
 	}
@@ -206,7 +218,7 @@ func (ex *exchange) elsewhere(digest string, e attest.Elsewhere) (*held, error) 
 	if err != nil || !there {
 		return nil, err
 	}
-	return &held{ctx: ex.ctx(), size: e.Size, open: at.openBlob(digest)}, nil
+	return &held{ctx: ex.ctx(), size: size, open: at.openBlob(digest)}, nil
 }
 
 // refusedReader is true when the registry does not let the client's own credentials read.
