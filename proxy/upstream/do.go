@@ -115,7 +115,7 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 				Discard(resp)
 				continue
 			}
-		case late && (p.repeat || undone(resp) && (p.post || p.stream != nil && whole)):
+		case late && (p.repeat || p.undone(resp, whole)):
 			if pause, fits := try.next(wait); fits {
 				Discard(resp)
 				if try.sleep(ctx, pause) {

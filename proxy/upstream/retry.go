@@ -107,9 +107,16 @@ func transient(resp *http.Response) (wait time.Duration, ok bool) {
 }
 
 // undone says of an answer that the registry has done nothing: it has turned the request away, or has not had all of it in time
-// (RFC 9110 section 15.5.9), which is what front ends say on an idle connection just as a request is on its way.
-func undone(resp *http.Response) bool {
-	return resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusRequestTimeout
+// (RFC 9110 section 15.5.9), which is what front ends say on an idle connection just as a request is on its way. A chunk may have
+// been on its way too, and a part of it be there. whole is false for a stream of which something was read.
+func (p *plan) undone(resp *http.Response, whole bool) bool {
+	switch resp.StatusCode {
+	case http.StatusTooManyRequests:
+		return whole
+	case http.StatusRequestTimeout:
+		return p.post || p.stream != nil && whole
+	}
+	return false
 }
 
 // connection is true for an error of the connection, not of the caller, of the body or of a rule, a proxy's included.
