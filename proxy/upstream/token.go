@@ -16,6 +16,7 @@ const (
 	tokenLife    = 60 * time.Second // when the service does not say (distribution's token specification)
 	tokenMargin  = 30 * time.Second // renewed so long before its end, or after 3/4 of a shorter life
 	clientID     = "sluice"
+	maxToken     = 1 << 20 // bytes of an answer
 )
 
 // fetchToken gets a token from a token service: GET with Basic or without credentials
@@ -55,7 +56,15 @@ func (r *Registry) fetchToken(ctx context.Context, s service, scopes []string, c
 		over = r.transport
 	}
 	resp, err := r.newRetry().repeated(ctx, s.realm.Host+" (token service of "+r.base.Host+")", func() (*http.Response, error) {
-		return r.roundTrip(opToken, over, build())
+		resp, err := r.roundTrip(opToken, over, build())
+		if err != nil || resp.StatusCode != http.StatusOK {
+			return resp, err
+		}
+		if _, err := readAhead(resp, maxToken); err != nil {
+			_ = resp.Body.Close()
+			return nil, err
+		}
+		return resp, nil
 	})
 	if err != nil {
 		return grant{}, err
@@ -86,7 +95,7 @@ func (r *Registry) readToken(resp *http.Response, s service, scopes []string, c 
 		ExpiresIn   float64   `json:"expires_in"`
 		IssuedAt    time.Time `json:"issued_at"`
 	}
-	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxToken))
 	if err != nil {
 		return grant{}, unreachable(s.realm.Host, err)
 	}

@@ -1,13 +1,16 @@
 package upstream
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -104,6 +107,36 @@ func TestAFailingRenewalLeavesATokenThatStillHolds(t *testing.T) {
 	_, err := r.Do(context.Background(), Request{Repository: "app", Path: "tags/list"})
 	if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "500") {
 		t.Errorf("error = %v", err)
+	}
+}
+
+func TestATokenWhoseAnswerBreaksOffIsAskedForAgain(t *testing.T) {
+	for name, half := range map[string]string{
+		"with a length": "Content-Length: 100\r\n\r\n{\"token\":\"t",
+		"in chunks":     "Transfer-Encoding: chunked\r\n\r\n5\r\n{\"tok\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			var tokens atomic.Int32
+			u := raw(t, func(req *http.Request, _ *bufio.Reader, conn net.Conn, _ int) bool {
+				switch {
+				case req.URL.Path == "/token" && tokens.Add(1) == 1:
+					fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\n%s", half)
+					return false
+				case req.URL.Path == "/token":
+					fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{\"token\":\"t\"}")
+				case req.Header.Get("Authorization") == "Bearer t":
+					fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+				default:
+					fmt.Fprintf(conn, "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"http://%s/token\"\r\nContent-Length: 0\r\n\r\n", req.Host)
+				}
+				return true
+			})
+			r, _ := open(t, Options{URL: u, Credentials: Anonymous})
+			do(t, r, 200, Request{Repository: "app", Path: "tags/list"})
+			if tokens.Load() != 2 {
+				t.Errorf("%d tokens were asked for", tokens.Load())
+			}
+		})
 	}
 }
 
