@@ -1,10 +1,16 @@
 package proxy_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,34 +21,60 @@ import (
 	"sluice/proxy/proxytest"
 )
 
-// A life is one registry and one storage through changes of the rules, pushes by all clients, copies of tags, deletes and
-// days that go by, drawn at random from a seed.
+// A life is one registry and one storage through changes of the rules, pushes by all clients to all replicas, copies of tags,
+// signatures, deletes, restarts and days that go by, drawn at random from a seed.
 type life struct {
 	*rand.Rand
 	t      *testing.T
 	newUp  upstreamFunc
 	o      proxytest.UpstreamOptions
 	up     *proxytest.Upstream
-	r      *rig // with the present rule
+	rs     []*rig // replicas with the present rule
 	rule   func(*config.Config)
+	action filters.Action // of the present rule
 	now    time.Time
 	trees  []*proxytest.Tree
-	tags   map[[2]string]bool // repository and tag of what was pushed
 	events []string
+
+	tags   map[place]bool            // of what was pushed
+	kept   map[place]*proxytest.Tree // by the original's digest: pushed under `store`, and nobody has deleted it
+	signed map[place]*signature      // by its digest: of an attestation that was kept then, and nobody has deleted that
 }
 
+// A place is a repository, and a tag or a digest in it.
+type place struct{ repo, ref string }
+
 func one[T any](l *life, of ...T) T { return of[l.IntN(len(of))] }
+
+// inOrder makes of a map what a seed draws the same from each time.
+func inOrder[T any](m map[place]T) []place {
+	return slices.SortedFunc(maps.Keys(m), func(a, b place) int { return cmp.Or(cmp.Compare(a.repo, b.repo), cmp.Compare(a.ref, b.ref)) })
+}
 
 func (l *life) happens(format string, args ...any) {
 	l.events = append(l.events, fmt.Sprintf(format, args...))
 }
 
-// I1, I2, I6, I7: whatever came before, a push leaves under its tag what the present rule makes of it in an empty registry,
-// its original can be read back whole, and every tag can be pulled, here and from the registry.
+// seeds are those of the lives: a few always, and as many others as LIVES says.
+func seeds() []uint64 {
+	seeds := []uint64{15, 22, 23, 47}
+	more, _ := strconv.Atoi(os.Getenv("LIVES"))
+	for range more {
+		seeds = append(seeds, rand.Uint64N(1_000_000))
+	}
+	return seeds
+}
+
+// I1, I2, I6, I7, I10: whatever came before, a push leaves under its tag what the present rule makes of it in an empty
+// registry, its original can be read back whole, every tag can be pulled, here and from the registry, and what `store` keeps
+// is there whenever the rule is `store`, wherever it was put meanwhile.
 func TestWhateverCameBeforeAPushEndsAsThePresentRuleSays(t *testing.T) {
-	for _, seed := range []uint64{15, 22, 23, 47} {
+	for _, seed := range seeds() {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			l := &life{Rand: rand.New(rand.NewPCG(seed, 9)), t: t, now: time.Now(), tags: map[[2]string]bool{}}
+			l := &life{
+				Rand: rand.New(rand.NewPCG(seed, 9)), t: t, now: time.Now(),
+				tags: map[place]bool{}, kept: map[place]*proxytest.Tree{}, signed: map[place]*signature{},
+			}
 			l.newUp = proxytest.Upstreams()[one(l, "distribution", "olareg")]
 			l.o = proxytest.UpstreamOptions{NoReferrers: one(l, true, false), Delete: true}
 			l.up = l.newUp(t, l.o)
@@ -52,11 +84,14 @@ func TestWhateverCameBeforeAPushEndsAsThePresentRuleSays(t *testing.T) {
 					Form:      one(l, forms...), Build: build, SBOM: one(l, true, false), Compact: l.IntN(4) == 0,
 				}))
 			}
-			storage, to := storage(inmemory.New()), one(l, config.StoreToStorage, config.StoreToStorage, config.StoreToReferrers, config.StoreToRepository)
+			storage := storage(inmemory.New())
 			for step := range 14 {
-				if step == 0 || l.IntN(12) == 0 {
-					l.changeRule(to)
-					l.r = newRig(t, l.up, storage, with(l.rule), clock(func() time.Time { return l.now }))
+				if step == 0 || l.IntN(5) == 0 {
+					l.changeRule()
+					l.rs = nil
+					for range 2 {
+						l.rs = append(l.rs, newRig(t, l.up, storage, with(l.rule), clock(func() time.Time { return l.now })))
+					}
 				}
 				l.step(one(l, "app", "lib"), one(l, "1", "2"))
 				l.check()
@@ -68,105 +103,196 @@ func TestWhateverCameBeforeAPushEndsAsThePresentRuleSays(t *testing.T) {
 	}
 }
 
-func (l *life) changeRule(to config.StoreTo) {
-	action := one(l, filters.Forward, filters.Strip, filters.Store, filters.Store)
+func (l *life) changeRule() {
+	to := one(l, config.StoreToStorage, config.StoreToStorage, config.StoreToReferrers, config.StoreToRepository)
+	where := one(l, "{repository}-attestations", "attestations")
+	l.action = one(l, filters.Forward, filters.Strip, filters.Store, filters.Store)
 	unwrap := one(l, filters.UnwrapAuto, filters.UnwrapAuto, filters.UnwrapNever)
 	types, view := filters.MediaTypesKeep, config.ViewUpstream
-	if action != filters.Forward {
+	if l.action != filters.Forward {
 		types = one(l, filters.MediaTypesKeep, filters.MediaTypesKeep, filters.MediaTypesDocker)
 	}
-	if action == filters.Store {
+	if l.action == filters.Store {
 		view = one(l, config.ViewUpstream, config.ViewOriginal)
 	}
+	action := l.action
 	l.rule = func(c *config.Config) {
 		c.Attestations, c.Unwrap, c.MediaTypes, c.View, c.Store.To = action, unwrap, types, view, to
+		if to == config.StoreToRepository {
+			c.Store.Repository = where
+		}
 	}
-	l.happens("rule: %s, unwrap %s, %s, view %s, to %s", action, unwrap, types, view, to)
+	l.happens("rule: %s, unwrap %s, %s, view %s, to %s %s", action, unwrap, types, view, to, where)
 }
 
 func (l *life) step(repo, tag string) {
 	l.t.Helper()
 	tree := one(l, l.trees...)
-	switch l.IntN(11) {
+	switch l.IntN(14) {
 	case 0:
 		d := time.Duration(l.IntN(130)) * time.Hour
 		l.now = l.now.Add(d)
-		l.r.proxy.Sweep(context.Background())
 		l.happens("%s later: sweep", d)
+		one(l, l.rs...).proxy.Sweep(context.Background())
 	case 1:
 		l.delete("attestation", repo, one(l, tree.Attestations()...).Digest)
 	case 2:
 		l.delete("original", repo, tree.Digest())
 	case 3:
-		from := [2]string{one(l, "app", "lib"), one(l, "1", "2")}
-		if !l.tags[from] {
-			return
-		}
-		_, err := proxytest.ImagetoolsCreate(context.Background(), proxytest.Options{BaseURL: l.r.url(), Repository: repo, Tags: []string{tag}, Sources: []proxytest.Source{{Repository: from[0], Reference: from[1]}}})
-		l.happens("imagetools create -t %s:%s %s", repo, tag, from)
-		if err != nil {
-			l.t.Errorf("imagetools create: %v", err)
-		}
-		l.tags[[2]string{repo, tag}] = true
+		l.copy(repo, tag)
+	case 4, 5:
+		l.sign()
+	case 6:
+		l.happens("restart")
+		one(l, l.rs...).restart()
+	case 7, 8:
+		other := one(l, l.trees...)
+		l.push(l.pushOf(repo, tag, tree), l.pushOf(one(l, "app", "lib"), one(l, "1", "2"), other))
 	default:
-		l.push(repo, tag, tree)
+		l.push(l.pushOf(repo, tag, tree))
 	}
+}
+
+// copy tags what is under another tag, or in the other repository.
+func (l *life) copy(repo, tag string) {
+	l.t.Helper()
+	from := place{one(l, "app", "lib"), one(l, "1", "2")}
+	if !l.tags[from] {
+		return
+	}
+	l.happens("imagetools create -t %s:%s %s", repo, tag, from)
+	_, err := proxytest.ImagetoolsCreate(context.Background(), proxytest.Options{
+		BaseURL: one(l, l.rs...).url(), Repository: repo, Tags: []string{tag}, Sources: []proxytest.Source{{Repository: from.repo, Reference: from.ref}},
+	})
+	if err != nil {
+		l.t.Errorf("imagetools create: %v", err)
+	}
+	l.tags[place{repo, tag}] = true
+}
+
+// sign signs an attestation that is kept, as cosign does.
+func (l *life) sign() {
+	l.t.Helper()
+	if l.action != filters.Store || len(l.kept) == 0 {
+		return
+	}
+	of := one(l, inOrder(l.kept)...)
+	s := bundleOf(one(l, l.kept[of].Attestations()...))
+	l.happens("sign %s of %s", s.subject, of.repo)
+	s.push(one(l, l.rs...).request, of.repo).want(l.t, http.StatusCreated)
+	l.signed[place{of.repo, s.digest}] = s
 }
 
 // delete is about what only Sluice has.
 func (l *life) delete(what, repo, digest string) {
 	l.t.Helper()
-	path := "/v2/" + repo + "/manifests/" + digest
-	if l.r.direct(http.MethodHead, path, nil, acceptAll...).StatusCode != http.StatusOK && l.r.request(http.MethodGet, path, nil, acceptAll...).StatusCode == http.StatusOK {
-		l.r.request(http.MethodDelete, path, nil).want(l.t, http.StatusAccepted)
-		l.happens("delete %s %s of %s", what, digest, repo)
+	r, path := one(l, l.rs...), "/v2/"+repo+"/manifests/"+digest
+	if r.direct(http.MethodHead, path, nil, acceptAll...).StatusCode == http.StatusOK || r.request(http.MethodGet, path, nil, acceptAll...).StatusCode != http.StatusOK {
+		return
+	}
+	l.happens("delete %s %s of %s", what, digest, repo)
+	r.request(http.MethodDelete, path, nil).want(l.t, http.StatusAccepted)
+	maps.DeleteFunc(l.kept, func(p place, tree *proxytest.Tree) bool {
+		return p.repo == repo && (p.ref == digest || slices.ContainsFunc(tree.Attestations(), func(m *proxytest.Manifest) bool { return m.Digest == digest }))
+	})
+	maps.DeleteFunc(l.signed, func(p place, s *signature) bool { return p.repo == repo && s.subject == digest })
+}
+
+// A lifePush is one push that is about to be made.
+type lifePush struct {
+	place
+	tree   *proxytest.Tree
+	r      *rig
+	client proxytest.Client
+	o      proxytest.Options
+	before string // what upstream has under the tag
+	err    error
+}
+
+func (l *life) pushOf(repo, tag string, tree *proxytest.Tree) *lifePush {
+	p := &lifePush{place: place{repo, tag}, tree: tree, r: one(l, l.rs...), client: one(l, proxytest.Clients()...)}
+	if !p.client.Indexes || (p.client.Name == "crane" || p.client.Name == "oras") && l.o.NoReferrers { // which fail by themselves at olareg's 405
+		p.client = proxytest.Clients()[0]
+	}
+	p.o = proxytest.Options{BaseURL: p.r.url(), Repository: repo, Tags: []string{tag}, Tree: tree, ByDigest: l.IntN(4) == 0}
+	if l.IntN(3) == 0 {
+		p.o.MountFrom = map[string]string{"app": "lib", "lib": "app"}[repo]
+	}
+	p.before = p.r.direct(http.MethodHead, "/v2/"+repo+"/manifests/"+tag, nil, acceptAll...).Header.Get("Docker-Content-Digest")
+	l.happens("%s pushes %s to %s:%s, by digest: %t, mount from %q", p.client.Name, tree.Digest(), repo, tag, p.o.ByDigest, p.o.MountFrom)
+	return p
+}
+
+// push makes pushes at the same time.
+func (l *life) push(pushes ...*lifePush) {
+	l.t.Helper()
+	var wg sync.WaitGroup
+	for _, p := range pushes {
+		wg.Go(func() { _, p.err = p.client.Push(context.Background(), p.o) })
+	}
+	wg.Wait()
+	for _, p := range pushes {
+		p.r.proxy.Settle()
+	}
+	for _, p := range pushes {
+		contested := slices.ContainsFunc(pushes, func(o *lifePush) bool { return o != p && o.place == p.place })
+		l.pushed(p, contested)
 	}
 }
 
-func (l *life) push(repo, tag string, tree *proxytest.Tree) {
+// pushed checks a push that has ended. What ends under a tag that another was pushed to at the same time is open.
+func (l *life) pushed(p *lifePush, contested bool) {
 	l.t.Helper()
-	client := one(l, proxytest.Clients()...)
-	if !client.Indexes || client.Name == "crane" && l.o.NoReferrers { // which fails by itself at olareg's 405
-		client = proxytest.Clients()[0]
-	}
-	o := proxytest.Options{BaseURL: l.r.url(), Repository: repo, Tags: []string{tag}, Tree: tree, ByDigest: l.IntN(4) == 0}
-	if l.IntN(3) == 0 {
-		o.MountFrom = map[string]string{"app": "lib", "lib": "app"}[repo]
-	}
-	before := l.r.direct(http.MethodHead, "/v2/"+repo+"/manifests/"+tag, nil, acceptAll...).Header.Get("Docker-Content-Digest")
-	_, err := client.Push(context.Background(), o)
-	l.r.proxy.Settle()
-	l.happens("%s pushes %s to %s:%s, by digest: %t, mount from %q", client.Name, tree.Digest(), repo, tag, o.ByDigest, o.MountFrom)
-	if err != nil {
-		l.t.Errorf("%s: %v", client.Name, err)
+	if p.err != nil {
+		l.t.Errorf("%s: %v", p.client.Name, p.err)
 		return
 	}
-	if !o.ByDigest {
-		l.tags[[2]string{repo, tag}] = true
+	if !p.o.ByDigest {
+		l.tags[p.place] = true
+	}
+	if !p.o.ByDigest && !contested {
 		alone := newRig(l.t, l.newUp(l.t, l.o), with(l.rule))
-		alone.push(proxytest.BuildKit, repo, tag, tree)
+		alone.push(proxytest.BuildKit, p.repo, p.ref, p.tree)
 		// A tag that holds the original, from under another rule, is skipped by clients.
-		if got, want := l.r.upstreamDigest(repo, tag), alone.upstreamDigest(repo, tag); got != want && (got != before || got != tree.Digest()) {
+		if got, want := p.r.upstreamDigest(p.repo, p.ref), alone.upstreamDigest(p.repo, p.ref); got != want && (got != p.before || got != p.tree.Digest()) {
 			l.t.Errorf("upstream has %s under the tag, want %s", got, want)
 		}
 	}
-	back, err := proxytest.PullAll(context.Background(), l.r.url(), repo, tree.Digest())
+	l.whole("the original that was pushed", p.r, p.repo, p.tree)
+	if l.action == filters.Store {
+		l.kept[place{p.repo, p.tree.Digest()}] = p.tree
+	}
+}
+
+// whole reads an original back.
+func (l *life) whole(what string, r *rig, repo string, tree *proxytest.Tree) {
+	l.t.Helper()
+	back, err := proxytest.PullAll(context.Background(), r.url(), repo, tree.Digest())
 	if err == nil {
 		err = back.Equal(tree)
 	}
 	if err != nil {
-		l.t.Errorf("the original that was pushed: %v", err)
+		l.t.Errorf("%s, %s of %s: %v", what, tree.Digest(), repo, err)
 	}
 }
 
 func (l *life) check() {
 	l.t.Helper()
-	for tag := range l.tags {
-		for _, from := range []string{l.r.url(), l.up.URL} {
-			if _, err := proxytest.PullAll(context.Background(), from, tag[0], tag[1]); err != nil {
+	for _, tag := range inOrder(l.tags) {
+		for _, from := range []string{one(l, l.rs...).url(), l.up.URL} {
+			if _, err := proxytest.PullAll(context.Background(), from, tag.repo, tag.ref); err != nil {
 				l.t.Error(err)
 			}
 		}
-		proxytest.AssertComplete(l.t, l.up)
+	}
+	proxytest.AssertComplete(l.t, l.up)
+	if l.action != filters.Store {
+		return
+	}
+	for _, p := range inOrder(l.kept) {
+		l.whole("what was kept", one(l, l.rs...), p.repo, l.kept[p])
+	}
+	for _, p := range inOrder(l.signed) {
+		l.signed[p].check(l.t, one(l, l.rs...).request, p.repo)
 	}
 }
