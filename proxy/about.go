@@ -308,7 +308,7 @@ func (ex *exchange) deleteAbout(attestation string) error {
 	for _, digest := range about {
 		m, err := ex.findManifest(digest)
 		if err == nil && m != nil {
-			err = ex.deleteAttestation(digest, m)
+			_, err = ex.deleteAttestation(digest, m)
 		}
 		if err != nil {
 			return err

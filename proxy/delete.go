@@ -96,18 +96,22 @@ func (ex *exchange) deleteLocal(digest string) (done bool, err error) {
 			return true, err
 		}
 	}
-	there := false
+	// Upstream may have it too: it was there before Sluice, or before a rule, or a rule was taken back. Who deletes it wants it
+	// gone, and not to read the one in place of the other.
+	there, err := ex.isUpstream(digest)
+	if err != nil {
+		return true, err
+	}
 	if len(aliases) > 0 {
-		// Upstream may have it too: it was there before Sluice, or before a rule, or a rule was taken back.
-		if there, err = ex.exists(manifestPath(digest)); err != nil {
-			return true, err
-		}
 		err = errors.Join(
 			ex.p.quarantine.DeleteAliases(ex.ctx(), ex.repo, digest),
 			ex.p.quarantine.DeleteOriginal(ex.ctx(), ex.repo, digest),
 			ex.p.attest.DeleteDocument(ex.ctx(), ex.repo, digest))
 	} else {
-		err = ex.deleteAttestation(digest, m)
+		var placed bool
+		if placed, err = ex.deleteAttestation(digest, m); err == nil && there {
+			there, err = ex.isOwn(digest, m, placed)
+		}
 	}
 	if err != nil {
 		return true, ex.cannotDelete(digest, err)
@@ -122,6 +126,20 @@ func (ex *exchange) deleteLocal(digest string) (done bool, err error) {
 	return true, nil
 }
 
+// isOwn is true for an attestation that upstream has in this repository not because Sluice has put it there, for this one
+// or for another whose attestations go to it.
+func (ex *exchange) isOwn(digest string, m *ocidoc.Document, placed bool) (bool, error) {
+	if placed {
+		return false, nil
+	}
+	subject := ""
+	if m.Subject != nil {
+		subject = m.Subject.Digest
+	}
+	other, err := ex.p.attest.PlacedFor(ex.ctx(), ex.repo, digest, subject)
+	return other == "", err
+}
+
 func (ex *exchange) cannotDelete(digest string, err error) error {
 	var f *Failure
 	var p *passed
@@ -134,28 +152,34 @@ func (ex *exchange) cannotDelete(digest string, err error) error {
 // deleteAttestation removes an attestation, and what is kept about it, from wherever it is kept: from the registry first,
 // since the record that says where it is there goes here. What is left in quarantine would be taken for one that no index
 // named when its generation is swept, and kept.
-func (ex *exchange) deleteAttestation(digest string, m *ocidoc.Document) error {
+func (ex *exchange) deleteAttestation(digest string, m *ocidoc.Document) (placed bool, err error) {
 	forms, err := ex.formsOf(digest, m)
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, attestation := range forms {
 		if err := ex.deleteAbout(attestation); err != nil {
-			return err
+			return false, err
 		}
-		if err := ex.deletePlaced(attestation); err != nil {
-			return err
+		here, err := ex.deletePlaced(attestation)
+		if err != nil {
+			return false, err
 		}
+		placed = placed || slices.Contains(here, digest)
 		if err := ex.p.attest.Delete(ex.ctx(), ex.repo, attestation); err != nil && !errors.Is(err, attest.ErrNotFound) {
-			return err
+			return false, err
 		}
 	}
-	q := ex.p.quarantine
-	if err := ex.deleteStatements(m.Layers, append(forms, digest)); err != nil {
+	return placed, ex.deleteHeld(m, append(forms, digest))
+}
+
+// deleteHeld removes an attestation from quarantine, by every digest that it is known by.
+func (ex *exchange) deleteHeld(m *ocidoc.Document, forms []string) error {
+	if err := ex.deleteStatements(m.Layers, forms); err != nil {
 		return err
 	}
-	for _, attestation := range append(forms, digest) {
-		if err := q.DeleteManifest(ex.ctx(), ex.repo, attestation); err != nil {
+	for _, attestation := range forms {
+		if err := ex.p.quarantine.DeleteManifest(ex.ctx(), ex.repo, attestation); err != nil {
 			return err
 		}
 		ex.p.heldQuota.release(heldManifestOf(ex.repo, attestation))

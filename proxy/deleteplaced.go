@@ -20,22 +20,27 @@ import (
 //
 // Nothing keeps another repository from being pushed to at this very moment, and whoever pushes finds the manifest there
 // and does not send it again. So who else has it is asked once more in the end, and what was taken from them is put back.
-func (ex *exchange) deletePlaced(attestation string) error {
+//
+// It returns the digests that were there for this repository in itself.
+func (ex *exchange) deletePlaced(attestation string) (here []string, err error) {
 	records, err := ex.p.attest.ByAttestation(ex.ctx(), ex.repo, attestation)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	type place struct{ repo, digest, subject string }
 	var unlisted, deleted []place // or not to be deleted
 	var gone []attest.Record
 	for _, r := range records {
 		p := place{r.Repository, r.Placed, r.Subject}
+		if r.Repository == ex.repo {
+			here = append(here, r.Placed)
+		}
 		if r.Repository == "" || slices.Contains(unlisted, p) {
 			continue
 		}
 		other, alike, err := ex.p.attest.AlsoPlaced(ex.ctx(), ex.repo, r)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if other != "" {
 			ex.log.Info("attestation stays where it was stored, it is there for another repository too", "digest", attestation, "in", r.Repository, "other", other)
@@ -47,10 +52,10 @@ func (ex *exchange) deletePlaced(attestation string) error {
 		unlisted, gone = append(unlisted, p), append(gone, r)
 		at, err := ex.at(r.Repository)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if err := at.unlist(r.Subject, r.Placed); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for _, p := range unlisted {
@@ -60,18 +65,18 @@ func (ex *exchange) deletePlaced(attestation string) error {
 		deleted = append(deleted, p)
 		at, err := ex.at(p.repo)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if err := at.deleteReferrer(p.digest, ex.repo); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for _, r := range gone {
 		if err := ex.placeAgain(r); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return here, nil
 }
 
 // placeAgain puts back what was just removed, if it is by now there for another repository.

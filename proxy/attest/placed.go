@@ -20,33 +20,45 @@ import (
 //
 // It looks at the names of all records and documents there are, which only a deletion is worth.
 func (s *Store) AlsoPlaced(ctx context.Context, repo string, r Record) (other string, alike bool, err error) {
+	other, alike, pushed, err := s.placed(ctx, repo, r)
+	if len(pushed) > 0 {
+		return pushed[0], true, nil
+	}
+	return other, alike, err
+}
+
+// PlacedFor finds another repository than repo with a record of this manifest in repo itself. "" is none. subject may be
+// empty.
+func (s *Store) PlacedFor(ctx context.Context, repo, digest, subject string) (other string, err error) {
+	other, _, _, err = s.placed(ctx, repo, Record{Attestation: digest, Subject: subject, Repository: repo, Placed: digest})
+	return other, err
+}
+
+func (s *Store) placed(ctx context.Context, repo string, r Record) (other string, alike bool, pushed []string, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("look who else has %s in repository %s: %w", objects.Shortened(r.Placed), r.Repository, err)
 		}
 	}()
-	records, pushed, err := s.mayBePlaced(ctx, r)
+	records, pushing, err := s.mayBePlaced(ctx, r)
 	if err != nil {
-		return "", false, err
+		return "", false, nil, err
 	}
 	delete(records, repo)
-	delete(pushed, repo)
+	delete(pushing, repo)
 	for _, candidate := range slices.Sorted(maps.Keys(records)) {
 		found, err := s.readRecords(ctx, records[candidate])
 		if err != nil {
-			return "", false, err
+			return "", false, nil, err
 		}
 		for _, o := range found {
 			if o.Repository == r.Repository && o.Placed == r.Placed {
 				other, alike = candidate, alike || o.Subject == r.Subject
-				delete(pushed, candidate)
+				delete(pushing, candidate)
 			}
 		}
 	}
-	if len(pushed) > 0 {
-		return slices.Sorted(maps.Keys(pushed))[0], true, nil
-	}
-	return other, alike, nil
+	return other, alike, slices.Sorted(maps.Keys(pushing)), nil
 }
 
 // mayBePlaced are the paths of records, by repository, about the image or about the attestation of one, and the
@@ -58,9 +70,11 @@ func (s *Store) mayBePlaced(ctx context.Context, r Record) (records map[string][
 	if err != nil {
 		return nil, nil, err
 	}
-	image, err := objects.Tail(r.Repository, r.Subject)
-	if err != nil {
-		return nil, nil, err
+	image := ""
+	if r.Subject != "" {
+		if image, err = objects.Tail(r.Repository, r.Subject); err != nil {
+			return nil, nil, err
+		}
 	}
 	forms := []string{r.Attestation, r.Derived, r.Placed} // a client may push any of them
 	records, pushed = map[string][]string{}, map[string]bool{}
