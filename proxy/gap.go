@@ -125,16 +125,20 @@ func (ex *exchange) mayAppear(doc *ocidoc.Document) bool {
 	return len(missing) == 0
 }
 
-// missing are those manifests that upstream does not have. One that cannot be looked up is no reason against another try.
+// missing are those manifests that upstream does not have. One that cannot be looked up is no reason against another try, and
+// no others are looked for after it.
 func (ex *exchange) missing(digests []string) []string {
 	gone := make([]bool, len(digests))
-	g := contain.NewGroup()
+	g, going := contain.WithContext(ex.ctx())
 	g.SetLimit(lookups)
 	for i, digest := range digests {
 		g.Go(func() error {
+			if err := going.Err(); err != nil {
+				return err
+			}
 			there, err := ex.exists(manifestPath(digest))
 			gone[i] = err == nil && !there
-			return nil
+			return err
 		})
 	}
 	_ = g.Wait()

@@ -102,7 +102,7 @@ func (ex *exchange) releaseHeldBefore(doc *ocidoc.Document) error {
 		return nil
 	}
 	asked := map[string]bool{}
-	g := contain.NewGroup()
+	g, going := contain.WithContext(ex.ctx())
 	g.SetLimit(lookups)
 	for _, e := range doc.Manifests {
 		if !saysAttestation(e) || asked[e.Digest] || len(asked) == maxFetched || ex.p.sent.has(ex.repo, wentAlong(e.Digest)) {
@@ -110,6 +110,9 @@ func (ex *exchange) releaseHeldBefore(doc *ocidoc.Document) error {
 		}
 		asked[e.Digest] = true
 		g.Go(func() error {
+			if err := going.Err(); err != nil {
+				return err // another one failed
+			}
 			child, err := ex.findReleasable(e.Digest)
 			if err != nil {
 				ex.p.storageTrouble(ex.log, "look up manifest "+e.Digest, err)
@@ -163,7 +166,7 @@ func (ex *exchange) releaseManifest(digest string, doc *ocidoc.Document) error {
 
 func (ex *exchange) releaseBlobs(blobs []ocidoc.Descriptor) (bool, error) {
 	var sent atomic.Bool
-	g := contain.NewGroup()
+	g, going := contain.WithContext(ex.ctx())
 	g.SetLimit(lookups)
 	seen := map[string]bool{}
 	for _, d := range blobs {
@@ -172,6 +175,9 @@ func (ex *exchange) releaseBlobs(blobs []ocidoc.Descriptor) (bool, error) {
 		}
 		seen[d.Digest] = true
 		g.Go(func() error {
+			if err := going.Err(); err != nil {
+				return err // another one failed
+			}
 			if d.Digest == filters.EmptyDigest { // whatever the storage says
 				sent.Store(true)
 				return ex.releaseBlob(d.Digest, emptyHeld())
