@@ -264,6 +264,50 @@ func (ex *exchange) recordsAndHeld(digest string) (records []attest.Record, held
 	return records, held, g.Wait()
 }
 
+// listedFor is recordsAndHeld for a list of referrers. An image's referrers list an attestation in its derived form, and a
+// client has signed the one that it pushed: what is about that is listed for both.
+func (ex *exchange) listedFor(digest string) (records []attest.Record, held []string, err error) {
+	var pushed []string
+	if ex.p.immediate {
+		if records, held, err = ex.recordsAndHeld(digest); err == nil {
+			pushed, err = ex.pushedAs(digest)
+		}
+	} else {
+		g := contain.NewGroup()
+		g.Go(func() (err error) { records, held, err = ex.recordsAndHeld(digest); return err })
+		g.Go(func() (err error) { pushed, err = ex.pushedAs(digest); return err })
+		err = g.Wait()
+	}
+	for _, p := range pushed {
+		if err != nil {
+			break
+		}
+		var more []attest.Record
+		var moreHeld []string
+		more, moreHeld, err = ex.recordsAndHeld(p)
+		records, held = append(records, more...), append(held, moreHeld...)
+	}
+	return records, held, err
+}
+
+// pushedAs are the digests of the attestations of which a stored document is the derived form; none for any other.
+func (ex *exchange) pushedAs(digest string) (pushed []string, err error) {
+	m, err := ex.storedDocument(digest)
+	switch {
+	case errors.Is(err, attest.ErrNotFound):
+		return nil, nil
+	case err != nil || m.Subject == nil || !filters.IsAttestation(m):
+		return nil, err
+	}
+	records, err := ex.p.attest.BySubject(ex.ctx(), ex.repo, m.Subject.Digest)
+	for _, r := range records {
+		if r.Derived == digest && r.Attestation != digest && !slices.Contains(pushed, r.Attestation) {
+			pushed = append(pushed, r.Attestation)
+		}
+	}
+	return pushed, err
+}
+
 // isListed is true for an artifact that is found by what it is about. A push that broke off may have left it without that,
 // and is to go on.
 func (ex *exchange) isListed(digest string, m *ocidoc.Document) (bool, error) {

@@ -347,6 +347,37 @@ func TestASignatureOfAnAttestationMayGoToAnyReplica(t *testing.T) {
 	}
 }
 
+// An image's referrers list an attestation as the artifact that is made of it, and a client has signed the one that it pushed.
+// Whoever goes from the image to its attestations and on (oras discover) finds the signature.
+func TestASignatureIsListedForTheDerivedFormOfItsAttestationToo(t *testing.T) {
+	r := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{}))
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
+	r.push(proxytest.BuildKit, "app", "1", tree)
+	signed := map[string]bool{}
+	for _, m := range tree.Attestations() {
+		s := bundleOf(m)
+		s.push(r.request, "app").want(t, http.StatusCreated)
+		signed[s.digest] = true
+	}
+	var derived string
+	for _, image := range tree.Images() {
+		for _, attestation := range r.referrers("app", image.Digest).Manifests {
+			derived = attestation.Digest
+			list := r.referrers("app", derived).Manifests
+			if len(list) != 1 || !signed[list[0].Digest] || list[0].ArtifactType != bundleType {
+				t.Errorf("about %s, as the referrer %s: %v, want one of %v", image.Digest, derived, list, signed)
+			}
+		}
+	}
+	// It may be signed as well.
+	s := signatureOf(derived, 1, bundleType)
+	s.push(r.request, "app").want(t, http.StatusCreated)
+	if list := r.referrers("app", derived).Manifests; len(list) != 2 {
+		t.Errorf("about the referrer: %v, want two signatures", list)
+	}
+	s.check(t, r.request, "app")
+}
+
 // Amazon ECR gives no blob back that no image refers to: a bundle has been kept, and any other signature is forwarded.
 func TestASignatureOfAnAttestationOnECR(t *testing.T) {
 	for _, act := range []filters.Action{filters.Store, filters.Strip} {

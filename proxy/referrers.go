@@ -131,7 +131,7 @@ func listsReferrers(index ocispec.Index, contentType string) bool {
 // addStored adds the attestations that `store` keeps for an image, the legacy ones as derived OCI 1.1 manifests, and what
 // is kept about an attestation. Reading them needs authority. tagged says that the list is that of upstream's referrers tag.
 func (ex *exchange) addStored(digest string, list []ocispec.Descriptor, tagged bool) ([]ocispec.Descriptor, error) {
-	records, held, err := ex.recordsAndHeld(digest)
+	records, held, err := ex.listedFor(digest)
 	if err != nil {
 		return nil, ex.storageTransient(err, "stored attestations of %s in repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)
 	}
