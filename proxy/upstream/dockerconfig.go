@@ -5,10 +5,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
 	"github.com/docker/cli/cli/config/types"
+	"github.com/docker/docker-credential-helpers/credentials"
 )
 
 // dockerSource asks the Docker (or podman) configuration, with its credential helpers. A helper that
@@ -16,9 +18,22 @@ import (
 //
 // It finds what authn.DefaultKeychain of go-containerregistry finds. That one knows no context: a helper that waits for a
 // keyboard ran for ever, and kept a lock for which the helpers of all other registries waited.
+//
+// Each set of scopes asks on its own, and a helper takes its time. So it is asked by one at a time, and its answer is that of
+// all who have asked before it began: one that began before may know less than they do, who were refused with it.
 type dockerSource struct {
-	host string
-	turn chan struct{} // whose turn it is to run a helper: each set of scopes asks on its own
+	host    string
+	turn    chan struct{} // whose turn it is to run a helper
+	begun   atomic.Int64  // how many runs have begun
+	waiting atomic.Int64  // for their turn
+
+	// Below turn.
+	last struct {
+		run     int64 // which it was
+		helper  string
+		account credentials.Credentials
+		err     error
+	}
 }
 
 func newDockerSource(host string) *dockerSource {
@@ -52,25 +67,43 @@ func (d *dockerSource) credential(ctx context.Context) (credential, error) {
 
 // ask takes the account from a helper. What else the file says stays, as in Docker.
 func (d *dockerSource) ask(ctx context.Context, helper, key string, cfg *types.AuthConfig) error {
-	select {
-	case d.turn <- struct{}{}:
-		defer func() { <-d.turn }()
-	case <-ctx.Done():
-		return unanswered(ctx, d.host, helper, "is still busy with another question")
-	}
-	account, err := runHelper(ctx, helper, key)
-	switch {
-	case ctx.Err() != nil && err != nil:
-		return unanswered(ctx, d.host, helper, "did not answer in time, and was ended")
-	case err != nil:
-		return errorf(ErrCredentials, nil, "upstream %s: the Docker credential helper %s failed: %s; fix it, log in again, or set `credentials` to another mode",
-			d.host, helper, withoutSecret(err))
+	account, err := d.account(ctx, helper, key)
+	if err != nil {
+		return err
 	}
 	cfg.Username, cfg.Password, cfg.IdentityToken = account.Username, account.Secret, ""
 	if account.Username == tokenUser {
 		cfg.Username, cfg.Password, cfg.IdentityToken = "", "", account.Secret
 	}
 	return nil
+}
+
+// account runs the helper, or takes the answer of a run that has begun meanwhile.
+func (d *dockerSource) account(ctx context.Context, helper, key string) (credentials.Credentials, error) {
+	before := d.begun.Load()
+	d.waiting.Add(1)
+	select {
+	case d.turn <- struct{}{}:
+		d.waiting.Add(-1)
+		defer func() { <-d.turn }()
+	case <-ctx.Done():
+		d.waiting.Add(-1)
+		return credentials.Credentials{}, unanswered(ctx, d.host, helper, "is still busy with another question")
+	}
+	if d.last.run > before && d.last.helper == helper {
+		return d.last.account, d.last.err
+	}
+	run := d.begun.Add(1)
+	account, err := runHelper(ctx, helper, key)
+	switch {
+	case ctx.Err() != nil && err != nil: // which says nothing to the others
+		return account, unanswered(ctx, d.host, helper, "did not answer in time, and was ended")
+	case err != nil:
+		err = errorf(ErrCredentials, nil, "upstream %s: the Docker credential helper %s failed: %s; fix it, log in again, or set `credentials` to another mode",
+			d.host, helper, withoutSecret(err))
+	}
+	d.last.run, d.last.helper, d.last.account, d.last.err = run, helper, account, err
+	return account, err
 }
 
 func unanswered(ctx context.Context, host, helper, what string) error {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -176,4 +177,54 @@ func TestAHelperMayLeaveAnAgentThatHoldsItsOutput(t *testing.T) {
 			t.Errorf("%+v, %v", c, err)
 		}
 	})
+}
+
+// Each repository has a token of its own, and for each the helper is asked: many are slow, and one that pushes to many
+// repositories at once would wait for one after the other.
+func TestThoseWhoWaitForAHelperShareItsAnswer(t *testing.T) {
+	const many = 20
+	for name, answer := range map[string]string{
+		"an account": `echo '{"Username":"u","Secret":"'$(wc -l <%[1]s)'"}'`,
+		"an error":   "echo >&2 no keyring; exit 1",
+	} {
+		t.Run(name, func(t *testing.T) {
+			dockerConfig(t, `{"credsStore":"test"}`)
+			dir := t.TempDir()
+			runs, goOn := filepath.Join(dir, "runs"), filepath.Join(dir, "go")
+			helper(t, fmt.Sprintf("echo run >>%[1]s\nwhile ! [ -e %[2]s ]; do sleep 0.05; done\n"+strings.ReplaceAll(answer, "%[1]s", runs)+"\n", runs, goOn))
+			source := newDockerSource("example.com")
+			var all sync.WaitGroup
+			ask := func() {
+				all.Go(func() {
+					c, err := source.credential(t.Context())
+					if name == "an error" != errors.Is(err, ErrCredentials) || err == nil && c.username != "u" {
+						t.Errorf("%+v, %v", c, err)
+					}
+				})
+			}
+			started := func() string { b, _ := os.ReadFile(runs); return string(b) }
+			ask()
+			within(t, "the helper starts", func() {
+				for started() == "" {
+					time.Sleep(time.Millisecond)
+				}
+			})
+			for range many {
+				ask()
+			}
+			within(t, "all wait", func() {
+				for source.waiting.Load() < many {
+					time.Sleep(time.Millisecond)
+				}
+			})
+			if err := os.WriteFile(goOn, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			within(t, "all have an answer", all.Wait)
+			// The first run may have looked before the others asked, who may know that its answer is out of date.
+			if n := strings.Count(started(), "run"); n != 2 {
+				t.Errorf("the helper ran %d times", n)
+			}
+		})
+	}
 }
