@@ -5,12 +5,9 @@ import (
 	"errors"
 	"time"
 
-	"sluice/filters"
-	"sluice/filters/ocidoc"
 	"sluice/proxy/attest"
 	"sluice/proxy/internal/contain"
 	"sluice/proxy/observe"
-	"sluice/proxy/quarantine"
 )
 
 const (
@@ -67,11 +64,10 @@ func elapsed(then, now time.Time, d time.Duration) bool {
 	return now.Sub(then) >= d || now.Before(then)
 }
 
-// sweep empties generations of quarantine that are over. Attestations that no index ever named are
-// kept aside where the rule says `store`: they may be the only copy of somebody's provenance.
+// sweep empties generations of quarantine that are over.
 func (p *Proxy) sweep(ctx context.Context) {
 	start := p.now()
-	s, err := p.quarantine.Sweep(ctx, p.keepUnclaimed)
+	s, err := p.quarantine.Sweep(ctx, (&unclaimed{p: p}).keep)
 	p.endCharges(ctx)
 	p.measure(ctx, observe.Quarantine, observe.Sweep{Objects: s.Objects, Bytes: s.Bytes}, start, err, p.quarantine.Usage)
 	if err != nil && ctx.Err() == nil {
@@ -96,43 +92,6 @@ func (p *Proxy) measure(ctx context.Context, place observe.Place, s observe.Swee
 		return
 	}
 	p.observe.Kept(place, objects, bytes)
-}
-
-func (p *Proxy) keepUnclaimed(ctx context.Context, repo, digest string, m quarantine.Manifest) error {
-	if p.cfg.Rule(repo).Attestations != filters.Store {
-		return nil
-	}
-	kept, err := p.moveUnclaimed(ctx, repo, digest, m)
-	if kept {
-		p.observe.Unclaimed()
-		p.log.Warn("attestation that no index named is kept aside", "repository", repo, "digest", digest)
-	}
-	return err
-}
-
-// moveUnclaimed keeps an attestation of a dying generation aside, unless an index claimed it.
-func (p *Proxy) moveUnclaimed(ctx context.Context, repo, digest string, m quarantine.Manifest) (kept bool, err error) {
-	doc, err := ocidoc.Parse(m.Bytes, m.MediaType)
-	if err != nil || !filters.IsAttestation(doc) {
-		return false, nil // nothing that a filter would have held: a leftover of another version
-	}
-	if stored, err := p.attest.Recorded(ctx, repo, digest); stored || err != nil {
-		return false, err
-	}
-	for _, d := range blobsOf(doc) {
-		rc, size, err := p.quarantine.OpenBlob(ctx, repo, d.Digest, 0)
-		if errors.Is(err, quarantine.ErrNotFound) {
-			continue // mounted or upstream already: it is not lost
-		}
-		if err != nil {
-			return false, err
-		}
-		err = p.attest.PutUnclaimedBlob(ctx, repo, digest, d.Digest, rc, size)
-		if err := errors.Join(err, rc.Close()); err != nil {
-			return false, err
-		}
-	}
-	return true, p.attest.PutUnclaimed(ctx, repo, digest, m.MediaType, m.Bytes)
 }
 
 // sweepStored removes what `store` has kept for longer than store.retention, and what pushes left

@@ -1,0 +1,93 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"sluice/filters"
+	"sluice/filters/ocidoc"
+	"sluice/proxy/attest"
+	"sluice/proxy/quarantine"
+)
+
+// unclaimed are the attestations of one sweep that no index ever named. They are kept aside, since they may be the only copy
+// of somebody's provenance, unless the rule says `strip`. Under `forward` none is held: those that are were held by
+// another configuration.
+type unclaimed struct {
+	p *Proxy
+
+	mu    sync.Mutex
+	held  *settling
+	named map[string]map[string]bool // by repository
+}
+
+// keep moves an attestation of a dying generation aside, unless an index claimed it. Many are looked after at once.
+func (u *unclaimed) keep(ctx context.Context, repo, digest string, m quarantine.Manifest) error {
+	if u.p.cfg.Rule(repo).Attestations == filters.Strip {
+		return nil
+	}
+	doc, err := ocidoc.Parse(m.Bytes, m.MediaType)
+	if err != nil || !filters.IsAttestation(doc) {
+		return nil // nothing that a filter would have held: a leftover of another version
+	}
+	if stored, err := u.p.attest.Recorded(ctx, repo, digest); stored || err != nil {
+		return err
+	}
+	if stripped, err := u.stripped(ctx, repo, digest); stripped || err != nil {
+		return err
+	}
+	for _, d := range blobsOf(doc) {
+		if err := u.keepBlob(ctx, repo, digest, d.Digest); err != nil {
+			return err
+		}
+	}
+	if err := u.p.attest.PutUnclaimed(ctx, repo, digest, m.MediaType, m.Bytes); err != nil {
+		return err
+	}
+	u.p.observe.Unclaimed()
+	u.p.log.Warn("attestation that no index named is kept aside", "repository", repo, "digest", digest)
+	return nil
+}
+
+// stripped is true for what an index named while the rule said `strip`, of which there is no record.
+func (u *unclaimed) stripped(ctx context.Context, repo, digest string) (bool, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.held == nil {
+		held := &settling{p: u.p, originals: map[string][]string{}}
+		err := u.p.quarantine.Each(ctx, func(h quarantine.Held) {
+			if h.Kind == "original" {
+				held.originals[h.Repository] = append(held.originals[h.Repository], h.ID)
+			}
+		})
+		if err != nil {
+			return false, err
+		}
+		u.held, u.named = held, map[string]map[string]bool{}
+	}
+	if u.named[repo] == nil {
+		named, err := u.held.taken(ctx, repo)
+		if err != nil {
+			return false, err
+		}
+		u.named[repo] = named
+	}
+	return u.named[repo][digest], nil
+}
+
+// keepBlob copies a blob from where it is held, or from where another attestation has it, since a client that found it there
+// has not sent it.
+func (u *unclaimed) keepBlob(ctx context.Context, repo, attestation, digest string) error {
+	rc, size, err := u.p.quarantine.OpenBlob(ctx, repo, digest, 0)
+	if errors.Is(err, quarantine.ErrNotFound) {
+		rc, size, err = u.p.attest.OpenBlob(ctx, repo, digest, 0)
+	}
+	if errors.Is(err, attest.ErrNotFound) {
+		return nil // mounted or upstream already: it is not lost
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(u.p.attest.PutUnclaimedBlob(ctx, repo, attestation, digest, rc, size), rc.Close())
+}
