@@ -31,7 +31,7 @@ func (c *chunk) readAhead(most int) (err error) {
 	if c.length < 0 {
 		c.head, err = fill(c, slices.Clip(c.head), most)
 	}
-	if c.length < 0 && c.ended {
+	if c.length < 0 && c.ended.Load() {
 		c.length = int64(len(c.head))
 	}
 	return err

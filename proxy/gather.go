@@ -155,7 +155,7 @@ func (c *chunk) anything() (bool, error) {
 		return c.length != 0, nil
 	}
 	var b [1]byte
-	for !c.ended {
+	for !c.ended.Load() {
 		n, err := c.Read(b[:])
 		if n > 0 {
 			c.head = bytes.Clone(b[:n])

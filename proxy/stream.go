@@ -25,7 +25,7 @@ type chunk struct {
 	length  int64        // of head and rest; -1 unknown
 	carried int64        // bytes of head that earlier requests brought
 	read    atomic.Int64 // bytes of rest that were read, by whoever streams it
-	ended   bool         // rest is at its end
+	ended   atomic.Bool  // rest is at its end
 	begin   [filters.PeekLen]byte
 }
 
@@ -33,7 +33,7 @@ func (c *chunk) Read(b []byte) (int, error) {
 	n, err := c.rest.Read(b)
 	c.read.Add(int64(n))
 	if errors.Is(err, io.EOF) {
-		c.ended = true
+		c.ended.Store(true)
 	}
 	return n, err
 }
@@ -41,12 +41,23 @@ func (c *chunk) Read(b []byte) (int, error) {
 // total is how many bytes have been taken over.
 func (c *chunk) total() int64 { return c.carried + c.read.Load() }
 
+// size is how many bytes it brings; -1 while that is not known.
+func (c *chunk) size() int64 {
+	switch {
+	case c.length >= 0:
+		return c.length
+	case c.ended.Load():
+		return c.total()
+	}
+	return -1
+}
+
 // all is the whole body, once.
 func (c *chunk) all() io.Reader {
 	switch {
 	case c.length == 0:
 		return http.NoBody
-	case c.ended:
+	case c.ended.Load():
 		return bytes.NewReader(c.head)
 	case len(c.head) == 0:
 		return c
@@ -78,7 +89,7 @@ func (ex *exchange) newChunk(st *session.State) *chunk {
 	if ex.r.ContentLength >= 0 {
 		c.length = int64(len(st.Peeked)) + ex.r.ContentLength
 	}
-	c.ended = ex.r.ContentLength == 0
+	c.ended.Store(ex.r.ContentLength == 0)
 	return c
 }
 
@@ -92,8 +103,8 @@ func (ex *exchange) peek(c *chunk, last bool) (filters.Guess, error) {
 		c.head = c.begin[:0]
 	}
 	for {
-		g := filters.Peek(c.head, last && c.ended)
-		if g != filters.Undecided || c.ended {
+		g := filters.Peek(c.head, last && c.ended.Load())
+		if g != filters.Undecided || c.ended.Load() {
 			return g, nil
 		}
 		at := len(c.head)
@@ -300,9 +311,9 @@ func (ex *exchange) streamLast(st *session.State, digest string, c *chunk, range
 		Method: http.MethodPut, Location: st.Location, Query: url.Values{"digest": {digest}}, Push: true,
 		Header: chunkHeader(st, length, ranged), Body: body, ContentLength: length,
 	})
-	size := int64(-1)
-	if c.length >= 0 {
-		size = st.Offset + c.length
+	size := c.size()
+	if size >= 0 {
+		size += st.Offset
 	}
 	if err := ex.closed(resp, err, digest, size); err != nil {
 		return err
@@ -318,10 +329,11 @@ func (ex *exchange) streamLast(st *session.State, digest string, c *chunk, range
 }
 
 // closed says whether the end of an upload brought the blob, of its answer or of the lack of one: a blob that is in this
-// repository is what the client wants to hear of, whoever closed the session. A size below 0 is not known.
+// repository is what the client wants to hear of, whoever closed the session. A size below 0 is not known: not all of it
+// was sent, so it cannot have come to its end by this request.
 func (ex *exchange) closed(resp *http.Response, err error, digest string, size int64) error {
 	switch {
-	case err != nil && (!upstream.Lost(err) || ex.ctx().Err() != nil || !ex.arrived(digest, size)):
+	case err != nil && (!upstream.Lost(err) || size < 0 || ex.ctx().Err() != nil || !ex.arrived(digest, size)):
 		return err
 	case err != nil:
 		ex.log.Info("the answer to the end of an upload was lost, and the blob is there", "blob", digest, "reason", err)
