@@ -99,7 +99,8 @@ func (ex *exchange) relink(link string) string {
 }
 
 // catalog lists the repositories of every upstream under the names that clients use, those left
-// out that this client may not pull. With one upstream its pages are passed on as they are.
+// out that this client may not pull. With one upstream its pages are passed on as they are, to whom permissions hide nothing:
+// the link to the next page has the last name of this one in it, and what is missing of a page is so much that is hidden.
 func (p *Proxy) catalog(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 	if r.Method != http.MethodGet {
@@ -113,7 +114,7 @@ func (p *Proxy) catalog(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var names []string
-	own := len(p.upstreams) > 1 || p.upstreams[0].prefix != "" // pages are made here, of all names
+	own := len(p.upstreams) > 1 || p.upstreams[0].prefix != "" || !p.access.ListedWhole(id) // pages are made here, of all names
 	n, cursor := pageOf(r.URL.Query())
 	for _, u := range p.upstreams {
 		ex := &exchange{p: p, w: w, seen: watching(w), r: r, up: u.registry, id: id, log: p.log}

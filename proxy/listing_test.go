@@ -74,7 +74,9 @@ func TestTheCatalogIsWholeUnderTheNamesThatClientsUse(t *testing.T) {
 		want        [][]string
 	}{
 		{"pages are upstream's", "", nil, [][]string{{"one"}, {"team/two"}, {"three"}}},
-		{"permissions", "", []setting{allow("team/**", "three")}, [][]string{{}, {"team/two"}, {"three"}}},
+		{"permissions", "", []setting{allow("team/**", "three")}, [][]string{{"team/two", "three"}}},
+		{"permissions, in pages", "?n=1", []setting{allow("one", "three")}, [][]string{{"one"}, {"three"}}},
+		{"permission for everything", "", []setting{allow("team/**", "**")}, [][]string{{"one"}, {"team/two"}, {"three"}}},
 		{"prefix", "", []setting{prefix}, [][]string{{"p/one", "p/team/two", "p/three"}}},
 		{"prefix, in pages", "?n=2", []setting{prefix}, [][]string{{"p/one", "p/team/two"}, {"p/three"}}},
 		{"prefix, from a name on", "?last=p/team/two", []setting{prefix}, [][]string{{"p/three"}}},
@@ -88,6 +90,33 @@ func TestTheCatalogIsWholeUnderTheNamesThatClientsUse(t *testing.T) {
 				t.Errorf("pages %v, want %v", got, tt.want)
 			}
 		})
+	}
+}
+
+// Registries write the last name of a page into the link to the next one, and a page of nothing that may be pulled says how
+// many there are.
+func TestNoPageOfTheCatalogTellsOfWhatMayNotBePulled(t *testing.T) {
+	names := []string{"hidden/a", "mine/app", "hidden/b", "mine/last", "hidden/c"}
+	up := proxytest.NewOlareg(t, proxytest.UpstreamOptions{Wrap: pagedCatalog(names...)})
+	r := newRig(t, up, with(func(c *config.Config) {
+		c.Access.Permissions = []config.Permission{
+			{Identity: "*", Repositories: []string{"mine/**"}, Actions: []string{"pull"}},
+			{Identity: "*", Repositories: []string{"**"}, Actions: []string{"push"}},
+			{Identity: "somebody", Repositories: []string{"**"}, Actions: []string{"pull"}},
+		}
+	}))
+	for path, link := range map[string]string{
+		"/v2/_catalog": "", "/v2/_catalog?n=1": `</v2/_catalog?last=mine%2Fapp&n=1>; rel="next"`, "/v2/_catalog?n=1&last=mine%2Fapp": "",
+		"/v2/_catalog?last=hidden%2Fa": "", "/v2/_catalog?last=cursor%2Bhidden%2Fa": "",
+	} {
+		a := r.request(http.MethodGet, path, nil).want(t, http.StatusOK)
+		if got := a.Header.Get("Link"); got != link {
+			t.Errorf("%s: Link %q, want %q", path, got, link)
+		}
+		var page struct{ Repositories []string }
+		if err := json.Unmarshal(a.body, &page); err != nil || len(page.Repositories) == 0 || strings.Contains(string(a.body), "hidden") {
+			t.Errorf("%s: %s", path, a.body)
+		}
 	}
 }
 

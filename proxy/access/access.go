@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -187,6 +188,13 @@ func (a *Access) Listed(id Identity, repository string) bool {
 	return id.granted.catalog() && a.permitted(id, repository, Pull)
 }
 
+// ListedWhole is true when permissions hide nothing of the catalog from an identity.
+func (a *Access) ListedWhole(id Identity) bool {
+	return len(a.permissions) == 0 || slices.ContainsFunc(a.permissions, func(p Permission) bool {
+		return p.grants(id.Name, Pull) && slices.Contains(p.Repositories, "**")
+	})
+}
+
 func (a *Access) permitted(id Identity, repository string, action Action) bool {
 	if len(a.permissions) == 0 {
 		return true
@@ -202,16 +210,14 @@ func (a *Access) permitted(id Identity, repository string, action Action) bool {
 	return false
 }
 
-func (p Permission) allows(name, repository string, action Action) bool {
+// grants says whether a permission is about an identity and an action.
+func (p Permission) grants(name string, action Action) bool {
 	// "*" means everybody, also those with a slash in their name.
-	if p.Identity != "*" && !doublestar.MatchUnvalidated(p.Identity, name) {
-		return false
-	}
-	granted := false
-	for _, a := range p.Actions {
-		granted = granted || a == action
-	}
-	if !granted {
+	return (p.Identity == "*" || doublestar.MatchUnvalidated(p.Identity, name)) && slices.Contains(p.Actions, action)
+}
+
+func (p Permission) allows(name, repository string, action Action) bool {
+	if !p.grants(name, action) {
 		return false
 	}
 	for _, g := range p.Repositories {
