@@ -82,6 +82,13 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 			}
 			return nil, unreachable(p.url.Host, err)
 		}
+		if resp.StatusCode == http.StatusExpectationFailed && b != nil && b.asks {
+			r.mute() // who sends without asking does not see this
+			if whole {
+				Discard(resp)
+				continue
+			}
+		}
 		wait, late := transient(resp)
 		renews := authorized && (renewals == 0 || renewals < retryAttempts && r.auth.lapsed(l))
 		stale := renews && r.stale(resp, l)

@@ -209,6 +209,42 @@ func TestARegistryThatIgnoresExpectIsAskedOnce(t *testing.T) {
 	}
 }
 
+// Docker, BuildKit and the others do not ask, so that nobody notices what refuses the question (RFC 9110 section 10.1.1 has it
+// repeated without).
+func TestWhatRefusesToBeAskedGetsTheBodyWithout(t *testing.T) {
+	for name, c := range map[string]struct {
+		length int64
+		keeps  bool // the connection
+	}{"known length": {layerSize, false}, "chunked": {-1, false}, "known length, and it goes on": {layerSize, true}, "chunked, and it goes on": {-1, true}} {
+		t.Run(name, func(t *testing.T) {
+			var asked, sent atomic.Int32
+			u := raw(t, func(req *http.Request, _ *bufio.Reader, conn net.Conn, _ int) bool {
+				if req.Header.Get("Expect") != "" {
+					asked.Add(1)
+					last := map[bool]string{false: "Connection: close\r\n"}[c.keeps]
+					fmt.Fprintf(conn, "HTTP/1.1 417 Expectation Failed\r\nContent-Length: 4\r\n%s\r\nwhat", last)
+					return c.keeps
+				}
+				sent.Add(1)
+				if n, err := io.Copy(io.Discard, req.Body); n != layerSize || err != nil {
+					t.Errorf("%d bytes arrived: %v", n, err)
+				}
+				fmt.Fprint(conn, "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+				return true
+			})
+			r, clock := open(t, Options{URL: u, Credentials: Anonymous})
+			for range 2 {
+				q := upload(io.LimitReader(zeros{}, layerSize))
+				q.ContentLength = c.length
+				do(t, r, 201, q)
+			}
+			if asked.Load() != 1 || sent.Load() != 2 || len(clock.slept) != 0 {
+				t.Errorf("asked %d times, sent %d times, waited for %v", asked.Load(), sent.Load(), clock.slept)
+			}
+		})
+	}
+}
+
 // Informational answers are neither an agreement nor a refusal.
 func TestInformationalAnswersDecideNothingAboutABody(t *testing.T) {
 	const hint = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
