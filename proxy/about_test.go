@@ -399,3 +399,21 @@ func TestASignatureOfAnAttestationOnECR(t *testing.T) {
 		}
 	}
 }
+
+// A client that is told that a signature is there does not push it again. So it stays one of its attestation, and not only
+// there, when what it was pushed with is swept.
+func TestASignatureThatIsReliedOnStaysListed(t *testing.T) {
+	now := time.Now()
+	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), action(filters.Strip), clock(func() time.Time { return now }))
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
+	r.push(proxytest.BuildKit, "app", "1", tree)
+	s := bundleOf(tree.Attestations()[0])
+	s.push(r.request, "app").want(t, http.StatusCreated)
+	now = now.Add(48 * time.Hour)
+	for _, digest := range []string{s.subject, s.digest} {
+		r.request(http.MethodHead, "/v2/app/manifests/"+digest, nil, acceptAll...).want(t, http.StatusOK)
+	}
+	now = now.Add(24*time.Hour + time.Minute)
+	r.proxy.Sweep(context.Background())
+	s.check(t, r.request, "app")
+}

@@ -161,6 +161,9 @@ func (ex *exchange) keepsWhole(digest string, m *ocidoc.Document) bool {
 		if listed, err := ex.isListed(digest, m); !listed || err != nil {
 			return false
 		}
+		if err := ex.p.quarantine.StatAbout(ex.ctx(), ex.repo, m.Subject.Digest, digest); err != nil && !errors.Is(err, quarantine.ErrNotFound) {
+			return false
+		}
 	}
 	for _, d := range blobsOf(m) {
 		h, err := ex.findBlob(d.Digest)

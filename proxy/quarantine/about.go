@@ -32,6 +32,27 @@ func (s *Store) PutAbout(ctx context.Context, repo, subject, digest string) erro
 	return nil
 }
 
+// StatAbout says that there is such a note, which stays for at least another day then, as a manifest does. ErrNotFound when
+// there is none.
+func (s *Store) StatAbout(ctx context.Context, repo, subject, digest string) error {
+	o, err := newObject(repo, aboutKind, subject)
+	if err == nil {
+		err = objects.CheckDigest(digest)
+	}
+	if err != nil {
+		return fmt.Errorf("look whether %s of repository %s is about %s: %w", objects.Shortened(digest), objects.Shortened(repo), objects.Shortened(subject), err)
+	}
+	o.tail += "/" + objects.Leaf(digest)
+	_, at, err := search(ctx, s, o, s.sizeOf)
+	if err != nil {
+		return o.unanswered("look for the note about", err)
+	}
+	if at.dying {
+		return s.PutAbout(ctx, repo, subject, digest)
+	}
+	return nil
+}
+
 // About are the digests of manifests that were held and are about a subject, sorted. Not all need be held any more. None
 // is no error.
 func (s *Store) About(ctx context.Context, repo, subject string) ([]string, error) {

@@ -1,6 +1,7 @@
 package quarantine
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -44,6 +45,15 @@ func TestWhatIsAboutAManifestIsFoundOnEveryReplica(t *testing.T) {
 		}
 		if err := ahead.PutAbout(t.Context(), "app", subject, "x"); err == nil {
 			t.Error("a digest that is none was noted")
+		}
+		must(t, behind.StatAbout(t.Context(), "app", subject, first))
+		for _, c := range []struct {
+			digest string
+			want   error
+		}{{sha([]byte("3")), ErrNotFound}, {"x", ErrInvalid}} {
+			if err := ahead.StatAbout(t.Context(), "app", subject, c.digest); !errors.Is(err, c.want) {
+				t.Errorf("%s: got %v, want %v", c.digest, err, c.want)
+			}
 		}
 	})
 }
