@@ -155,7 +155,7 @@ func (b *body) Close() error {
 // connection can be used again.
 func (b *body) Drain(most int64, patience time.Duration) {
 	b.mu.Lock()
-	if b.conn != nil && b.comes && !b.till && !b.ends {
+	if short := b.r != nil || b.left <= most; b.conn != nil && b.comes && short && !b.till && !b.ends {
 		_ = b.conn.nc.SetReadDeadline(time.Now().Add(patience))
 		_, err := io.CopyN(io.Discard, rest{b}, most)
 		if err == nil { // there is more
