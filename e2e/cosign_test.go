@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/json"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -167,6 +168,13 @@ func TestASignatureOfAnAttestationVerifiesThroughSluiceAndIsNotUpstream(t *testi
 					t.Errorf("upstream has %v", held)
 				}
 				assertNothingLeaked(t, w.upstream)
+				references := []string{w.via + "/app@" + original}
+				if action == "store" {
+					references = append(references, w.via+"/app:1")
+				}
+				for _, reference := range references {
+					c.verifyExported(t, w, reference, signed)
+				}
 				// A signature of the image goes there as ever.
 				runIn(t, "", []string{"COSIGN_EXPERIMENTAL=1"}, c.signArgs("--registry-referrers-mode", "oci-1-1", w.via+"/app:1")...)
 				run(t, c.verifyArgs(w.direct+"/app:1")...)
@@ -174,6 +182,52 @@ func TestASignatureOfAnAttestationVerifiesThroughSluiceAndIsNotUpstream(t *testi
 					t.Error("the signature of the image was not found, so the others were not looked for")
 				}
 			})
+		}
+	}
+}
+
+// verifyExported needs no registry: what is exported of each attestation says together that its statements are signed.
+func (c *cosign) verifyExported(t testing.TB, w *world, reference string, want int) {
+	t.Helper()
+	dir := scratch(t)
+	run(t, w.sluice.bin, "attestations", "export", "--dir", dir, reference)
+	b, err := os.ReadFile(filepath.Join(dir, "index.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var index struct {
+		Statements []struct{ File, Statement string }
+		Signed     []struct {
+			File       string
+			Signatures []struct{ Files []struct{ File string } }
+		}
+	}
+	if err := json.Unmarshal(b, &index); err != nil {
+		t.Fatal(err)
+	}
+	verified := 0
+	manifests := ""
+	for _, attestation := range index.Signed {
+		manifest := filepath.Join(dir, attestation.File)
+		for _, signature := range attestation.Signatures {
+			bundle := filepath.Join(dir, signature.Files[0].File)
+			argv := []string{c.bin, "verify-blob-attestation", "--key", filepath.Join(c.dir, "cosign.pub"), "--insecure-ignore-tlog", "--type", "https://sigstore.dev/cosign/sign/v1", "--bundle", bundle}
+			run(t, append(argv, manifest)...)
+			mustFail(t, append(argv, filepath.Join(dir, index.Statements[0].File))...) // it is about the manifest
+			verified++
+		}
+		b, err := os.ReadFile(manifest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		manifests += string(b)
+	}
+	if verified != want {
+		t.Errorf("%d signatures of %s were exported, want %d: %s", verified, reference, want, b)
+	}
+	for _, s := range index.Statements {
+		if !strings.Contains(manifests, s.Statement) {
+			t.Errorf("%s is in no manifest that is signed: %s", s.File, manifests)
 		}
 	}
 }

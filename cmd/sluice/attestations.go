@@ -70,6 +70,15 @@ func (s *selection) find(ctx context.Context, image, scope string) (*repository,
 	return repo, wanted, digest, nil
 }
 
+// findSigned is find with what signs the statements.
+func (s *selection) findSigned(ctx context.Context, image string) (*repository, []statement, string, error) {
+	repo, found, digest, err := s.find(ctx, image, transport.PullScope)
+	if err == nil {
+		err = repo.addSignatures(ctx, found)
+	}
+	return repo, found, digest, err
+}
+
 // none is the error of a command that has nothing to work on.
 func (s *selection) none(image string) error {
 	if s.predicateType != "" || s.platform != "" {
@@ -84,7 +93,9 @@ func newList() *cobra.Command {
 		Use:   "list IMAGE",
 		Short: "List the attestations of an image",
 		Long: `List the statements about IMAGE, or about each image of a multi-platform one: the platform,
-the image, the attestation manifest, the type, the statement and its size in bytes.
+the image, the attestation manifest, the type, the statement and its size in bytes, and what
+signs the attestation manifest (sigstore bundles, and other signatures that refer to it, but no
+tags sha256-....sig). Signatures are found, not verified.
 
 They are found as referrers of each image, and as entries of the index that IMAGE stands for:
 give a tag, since the digest of a single image does not lead to an index that lists it.`,
@@ -98,7 +109,7 @@ give a tag, since the digest of a single image does not lead to an index that li
 		if err := oneOf("output", *output, "table", "json"); err != nil {
 			return err
 		}
-		_, found, _, err := s.find(cmd.Context(), args[0], transport.PullScope)
+		_, found, _, err := s.findSigned(cmd.Context(), args[0])
 		if err != nil {
 			return err
 		}
@@ -115,9 +126,9 @@ give a tag, since the digest of a single image does not lead to an index that li
 
 func writeTable(w io.Writer, found []statement) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "PLATFORM\tIMAGE\tATTESTATION\tTYPE\tSTATEMENT\tSIZE")
+	fmt.Fprintln(t, "PLATFORM\tIMAGE\tATTESTATION\tTYPE\tSTATEMENT\tSIZE\tSIGNATURE")
 	for _, s := range found {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\n", orDash(s.Platform), short(s.Image), short(s.Attestation), orDash(s.PredicateType), short(s.Statement), s.Size)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", orDash(s.Platform), short(s.Image), short(s.Attestation), orDash(s.PredicateType), short(s.Statement), s.Size, shorts(s.Signatures))
 	}
 	return t.Flush()
 }
@@ -129,6 +140,14 @@ func short(digest string) string {
 		return "-"
 	}
 	return algorithm + ":" + hex[:min(12, len(hex))]
+}
+
+func shorts(digests []string) string {
+	var list []string
+	for _, d := range digests {
+		list = append(list, short(d))
+	}
+	return orDash(strings.Join(list, ","))
 }
 
 func orDash(s string) string {

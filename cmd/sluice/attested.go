@@ -18,7 +18,7 @@ import (
 
 const (
 	// Bounds on what a registry can make us do: index nesting, manifests of one tag, pages and
-	// attestations of one image. Real ones have 2, a dozen, 1 and 1.
+	// attestations of one image, or signatures of one attestation. Real ones have 2, a dozen, 1 and 1.
 	maxNesting   = 4
 	maxManifests = 1000
 	maxPages     = 100
@@ -38,8 +38,11 @@ type statement struct {
 	Statement     string `json:"statement"` // digest
 	MediaType     string `json:"mediaType"`
 	Size          int64  `json:"size"`
+	// Signatures are digests of artifacts that sign the attestation. Where nothing does there is no such field.
+	Signatures []string `json:"signatures,omitempty"`
 
-	inIndex bool // the attestation is an entry of an index in the registry, which would be broken without it
+	signatures []signature
+	inIndex    bool // the attestation is an entry of an index in the registry, which would be broken without it
 }
 
 func (s statement) descriptor() ocidoc.Descriptor {
@@ -134,40 +137,72 @@ func statementsOf(doc *ocidoc.Document, digest string, img image) []statement {
 // counts beside the API too: attestations without a subject, which a registry that
 // refuses subjects has, are in no API's list.
 func (r *repository) attestations(ctx context.Context, digest string) ([]string, error) {
-	target := "referrers/" + digest + "?" + url.Values{"artifactType": {filters.ArtifactTypeAttestation}}.Encode()
-	var found []string
-	seen := map[string]bool{}
-	add := func(index *ocidoc.Document) {
-		for _, d := range index.Manifests {
-			// Filtering is optional for a registry.
-			if d.ArtifactType == filters.ArtifactTypeAttestation && !seen[d.Digest] {
-				seen[d.Digest] = true
-				found = append(found, d.Digest)
-			}
+	wanted := func(d ocidoc.Descriptor) bool { return d.ArtifactType == filters.ArtifactTypeAttestation } // filtering is optional for a registry
+	listed, err := r.pages(ctx, "referrers/"+digest+"?"+url.Values{"artifactType": {filters.ArtifactTypeAttestation}}.Encode(), wanted)
+	if err != nil && !errors.Is(err, errNoReferrersAPI) {
+		return nil, err
+	}
+	tagged, err := r.referrersTag(ctx, digest)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range tagged {
+		if wanted(d) && !slices.Contains(listed, d.Digest) {
+			listed = append(listed, d.Digest)
 		}
 	}
+	return listed, nil
+}
+
+// referrers lists the digests of everything about a digest, by the referrers API or, where there is none, by the tag.
+func (r *repository) referrers(ctx context.Context, digest string) (listed []string, err error) {
+	listed, err = r.pages(ctx, "referrers/"+digest, func(ocidoc.Descriptor) bool { return true })
+	if !errors.Is(err, errNoReferrersAPI) {
+		return listed, err
+	}
+	tagged, err := r.referrersTag(ctx, digest)
+	for _, d := range tagged {
+		listed = append(listed, d.Digest)
+	}
+	return listed, err
+}
+
+// pages reads a list of referrers with the pages that follow it, each digest once. That there is no API is an error of its
+// first page only.
+func (r *repository) pages(ctx context.Context, target string, wanted func(ocidoc.Descriptor) bool) (listed []string, err error) {
+	seen := map[string]bool{}
 	for page := 0; target != ""; page++ {
-		if page == maxPages || len(found) > maxReferrers {
-			return nil, fmt.Errorf("more than %d pages or %d attestations", maxPages, maxReferrers)
+		if page == maxPages || len(listed) > maxReferrers {
+			return nil, fmt.Errorf("more than %d pages or %d referrers", maxPages, maxReferrers)
 		}
 		index, next, err := r.referrersPage(ctx, target)
-		if page == 0 && errors.Is(err, errNoReferrersAPI) {
-			break
+		if page > 0 && errors.Is(err, errNoReferrersAPI) {
+			err = fmt.Errorf("page %d of its referrers is not found", page+1)
 		}
 		if err != nil {
 			return nil, err
 		}
-		add(index)
+		for _, d := range index.Manifests {
+			if wanted(d) && !seen[d.Digest] {
+				seen[d.Digest] = true
+				listed = append(listed, d.Digest)
+			}
+		}
 		target = next
 	}
+	return listed, nil
+}
+
+// referrersTag is what the fallback tag lists, nothing where there is none.
+func (r *repository) referrersTag(ctx context.Context, digest string) ([]ocidoc.Descriptor, error) {
 	index, err := r.manifest(ctx, filters.FallbackTag(digest))
-	if err != nil && !notFound(err) {
+	if notFound(err) {
+		return nil, nil
+	}
+	if err != nil {
 		return nil, err
 	}
-	if err == nil {
-		add(index)
-	}
-	return found, nil
+	return index.Manifests, nil
 }
 
 // errNoReferrersAPI is about a registry that does not know the API, of which each kind says so in its own way.

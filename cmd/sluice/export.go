@@ -9,7 +9,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/spf13/cobra"
 
 	"sluice/filters/ocidoc"
@@ -22,6 +21,8 @@ type exported struct {
 	Image      string         `json:"image"`  // as it was asked for
 	Digest     string         `json:"digest"` // of what it stood for
 	Statements []exportedFile `json:"statements"`
+	// Signed are the attestation manifests that are signed. Without one there is no such field.
+	Signed []signedFile `json:"signed,omitempty"`
 }
 
 type exportedFile struct {
@@ -36,9 +37,19 @@ func newExport() *cobra.Command {
 		Short: "Write the statements about an image to files",
 		Long: `Write each statement about IMAGE to a file DIR/<platform>-<type>-<digest>.json, byte for byte
 with its digest checked, and DIR/index.json, which says what is in which. A file that is
-there and has other content is never overwritten.`,
-		Example: "  sluice attestations export localhost:5000/app:1 --dir attestations",
-		Args:    exactly("IMAGE"),
+there and has other content is never overwritten.
+
+Of an attestation that is signed its manifest is written too, which lists the digests of the
+statements and is what was signed, and each signature: DIR/<platform>-attestation-<digest>.json
+and DIR/<platform>-signature-<digest>.sigstore.json, a bundle that cosign 3 verifies with the
+manifest. Signatures are written, not verified.`,
+		Example: `  sluice attestations export localhost:5000/app:1 --dir attestations
+
+  # A signature that cosign 3 made with a key.
+  cosign verify-blob-attestation --key cosign.pub --type https://sigstore.dev/cosign/sign/v1 \
+    --bundle attestations/linux-amd64-signature-0123456789ab.sigstore.json \
+    attestations/linux-amd64-attestation-abcdef012345.json`,
+		Args: exactly("IMAGE"),
 	}
 	dir := cmd.Flags().String("dir", "", "`DIR` to write to; made when it is missing")
 	s.flags(cmd)
@@ -46,7 +57,7 @@ there and has other content is never overwritten.`,
 		if *dir == "" {
 			return usagef("--dir is missing")
 		}
-		repo, found, digest, err := s.find(cmd.Context(), args[0], transport.PullScope)
+		repo, found, digest, err := s.findSigned(cmd.Context(), args[0])
 		if err != nil {
 			return err
 		}
@@ -57,10 +68,16 @@ there and has other content is never overwritten.`,
 		for _, x := range found {
 			index.Statements = append(index.Statements, exportedFile{fileName(x), x})
 		}
+		if err := index.addSigned(cmd.Context(), repo, found); err != nil {
+			return err
+		}
 		if err := index.write(cmd.Context(), repo, *dir); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d statements in %s\n", len(found), *dir)
+		if _, err = fmt.Fprintf(cmd.OutOrStdout(), "%d statements in %s\n", len(found), *dir); err != nil || len(index.Signed) == 0 {
+			return err
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d signatures of their attestations in %s, not verified\n", index.signatures(), *dir)
 		return err
 	}
 	return cmd
@@ -68,8 +85,12 @@ there and has other content is never overwritten.`,
 
 // fileName is made of letters, digits, dots and dashes only, whatever a registry says.
 func fileName(s statement) string {
-	_, hex, _ := strings.Cut(s.Statement, ":")
-	return slug(s.Platform, "unknown") + "-" + slug(s.PredicateType, "statement") + "-" + hex[:12] + ".json"
+	return fileOf(s.Platform, slug(s.PredicateType, "statement"), s.Statement, ".json")
+}
+
+func fileOf(platform, kind, digest, extension string) string {
+	_, hex, _ := strings.Cut(digest, ":")
+	return slug(platform, "unknown") + "-" + kind + "-" + hex[:12] + extension
 }
 
 func slug(s, empty string) string {
@@ -90,6 +111,12 @@ func slug(s, empty string) string {
 	return s
 }
 
+// content is a file to be written.
+type content struct {
+	name, digest string
+	fill         func(*os.File) error
+}
+
 // write looks at all names before it writes the first file, so that a refusal changes
 // nothing. The index comes last: where it is, everything is.
 func (e exported) write(ctx context.Context, repo *repository, dir string) error {
@@ -105,9 +132,13 @@ func (e exported) write(ctx context.Context, repo *repository, dir string) error
 	if err := writeJSON(&index, e); err != nil {
 		return err
 	}
-	digests := map[string]string{indexFile: ocidoc.DigestOf(index.Bytes())}
+	files := e.signedContents(ctx, repo)
 	for _, f := range e.Statements {
-		digests[f.File] = f.Statement
+		files = append(files, content{f.File, f.Statement, func(out *os.File) error { return repo.blob(ctx, f.descriptor(), out) }})
+	}
+	digests := map[string]string{indexFile: ocidoc.DigestOf(index.Bytes())}
+	for _, f := range files {
+		digests[f.name] = f.digest
 	}
 	have := map[string]bool{}
 	for name, digest := range digests {
@@ -115,13 +146,12 @@ func (e exported) write(ctx context.Context, repo *repository, dir string) error
 			return fmt.Errorf("%s: %w", dir, err)
 		}
 	}
-	for _, f := range e.Statements {
-		if have[f.File] {
+	for _, f := range files {
+		if have[f.name] {
 			continue
 		}
-		have[f.File] = true
-		err := writeFile(root, f.File, func(out *os.File) error { return repo.blob(ctx, f.descriptor(), out) })
-		if err != nil {
+		have[f.name] = true
+		if err := writeFile(root, f.name, f.fill); err != nil {
 			return fmt.Errorf("%s: %w", dir, err)
 		}
 	}

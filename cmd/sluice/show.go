@@ -5,8 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/spf13/cobra"
 )
 
@@ -19,7 +19,8 @@ func newShow() *cobra.Command {
 		Use:   "show IMAGE",
 		Short: "Print the statements about an image",
 		Long: `Print the statements about IMAGE as JSON: the very bytes if there is one, an array if there
-are more. Signed ones are printed as the DSSE envelopes that they are.`,
+are more. Signed ones are printed as the DSSE envelopes that they are. Of an attestation manifest that
+is signed, standard error says so; sluice attestations export writes the signatures.`,
 		Example: `  # The SBOM of one platform.
   sluice attestations show localhost:5000/app:1 --platform linux/amd64 --predicate-type https://spdx.dev/Document
 
@@ -30,7 +31,7 @@ are more. Signed ones are printed as the DSSE envelopes that they are.`,
 	}
 	s.flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		repo, found, _, err := s.find(cmd.Context(), args[0], transport.PullScope)
+		repo, found, _, err := s.findSigned(cmd.Context(), args[0])
 		if err != nil {
 			return err
 		}
@@ -53,10 +54,28 @@ are more. Signed ones are printed as the DSSE envelopes that they are.`,
 				return err
 			}
 		}
-		_, err = io.WriteString(w, separator(len(found), len(found)))
-		return err
+		if _, err = io.WriteString(w, separator(len(found), len(found))); err != nil {
+			return err
+		}
+		return tellSigned(cmd.ErrOrStderr(), found)
 	}
 	return cmd
+}
+
+// tellSigned is a line for each attestation manifest that is signed.
+func tellSigned(w io.Writer, found []statement) error {
+	told := map[string]bool{}
+	for _, x := range found {
+		if told[x.Attestation] || len(x.Signatures) == 0 {
+			continue
+		}
+		told[x.Attestation] = true
+		_, err := fmt.Fprintf(w, "attestation %s %s is signed by %s, which was not verified\n", orDash(x.Platform), x.Attestation, strings.Join(x.Signatures, " and "))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // separator stands before the i-th of n documents, and after the last.
