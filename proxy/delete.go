@@ -98,7 +98,7 @@ func (ex *exchange) deleteLocal(digest string) (done bool, err error) {
 	}
 	// Upstream may have it too: it was there before Sluice, or before a rule, or a rule was taken back. Who deletes it wants it
 	// gone, and not to read the one in place of the other.
-	there, err := ex.isUpstream(digest)
+	there, err := ex.exists(manifestPath(digest))
 	if err != nil {
 		return true, err
 	}
