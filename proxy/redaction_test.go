@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -25,6 +26,7 @@ const (
 	unauthorizedAnswer
 	redirectWithSignature
 	sessionElsewhere
+	repeating
 	moods
 	hanging
 )
@@ -93,6 +95,11 @@ func misbehaves(mood *atomic.Int64, hangs chan<- struct{}, goOn <-chan struct{},
 		case sessionElsewhere:
 			w.Header().Set("Location", "https://evil.example/v2/app/blobs/uploads/planted-session?_state=planted-state")
 			w.WriteHeader(http.StatusAccepted)
+		case repeating:
+			auth := r.Header.Get("Authorization")
+			user, password, _ := r.BasicAuth()
+			w.WriteHeader(http.StatusForbidden)
+			fmt.Fprintf(w, `{"errors":[{"code":"DENIED","message":"bad token %s of %s:%s"}]}`, auth, user, password)
 		case hanging:
 			select {
 			case hangs <- struct{}{}:

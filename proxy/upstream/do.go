@@ -143,7 +143,8 @@ func refused(err error) bool {
 
 // attempt sends the request once. The body is nil unless it streams; it is let go when the response's
 // body is closed.
-func (r *Registry) attempt(ctx context.Context, p *plan, u *url.URL, authorization string) (*http.Response, *body, error) {
+func (r *Registry) attempt(ctx context.Context, p *plan, u *url.URL, authorization string) (resp *http.Response, b *body, err error) {
+	defer func() { unsay(resp, authorization) }()
 	header := p.header
 	if p.sent { // the transport may still be reading those of the last attempt
 		header = header.Clone()
@@ -172,7 +173,7 @@ func (r *Registry) attempt(ctx context.Context, p *plan, u *url.URL, authorizati
 	if p.ends {
 		transport = r.closing
 	}
-	resp, err := r.roundTrip(p.operation(), transport, req)
+	resp, err = r.roundTrip(p.operation(), transport, req)
 	p.lent = p.lent || payload != nil && payload.Lent()
 	if err != nil && (errors.Is(err, h1.ErrHeaderTimeout) || strings.HasSuffix(err.Error(), "timeout awaiting response headers")) { // net/http's has no name
 		err = errHeaderTimeout
