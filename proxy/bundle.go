@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"sluice/filters"
+	"sluice/proxy/session"
 )
 
 // waits says whether a blob is held until a manifest refers to it, by what it looks like.
@@ -43,4 +44,23 @@ func (ex *exchange) sendInstead(digest string, content []byte) error {
 		return err
 	}
 	return ex.answerBlob(digest)
+}
+
+// isBundle is true for an upload of a bundle. What earlier requests brought says so: this one may go to another replica.
+func (ex *exchange) isBundle(st *session.State) bool {
+	if ex.bundle || st.Parts == 0 {
+		return ex.bundle
+	}
+	parts, err := ex.p.quarantine.Parts(ex.ctx(), st.Generation, ex.repo, st.ID, st.Parts)
+	if err != nil {
+		return false
+	}
+	defer parts.Close()
+	head, err := fill(parts, nil, filters.PeekLen)
+	return err == nil && filters.Peek(head, false) == filters.Bundle
+}
+
+// sendOn makes a held upload one that goes upstream, with what is held of it in front: see withWaiting.
+func sendOn(st *session.State) {
+	st.Mode, st.Pending = session.Upstream, st.Offset
 }

@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -170,6 +171,60 @@ func TestWhoHoldsAllThatHeMaySignsImages(t *testing.T) {
 			}
 			proxytest.AssertComplete(t, h.upstream)
 		})
+	}
+}
+
+// I8: what a first piece looks like decides when a blob travels, and not whether, also where a later piece is too much.
+func TestABundleInPiecesIsSentOnWhenALaterOneIsTooMuch(t *testing.T) {
+	const most = 16 << 10
+	inPUT := func(r *rig, pieces ...[]byte) *answer { // the last
+		last := len(pieces) - 1
+		location := r.upload("app")
+		for _, p := range pieces[:last] {
+			location = r.request(http.MethodPatch, location, p).want(r.t, http.StatusAccepted).Header.Get("Location")
+		}
+		return r.request(http.MethodPut, put(location, ocidoc.DigestOf(slices.Concat(pieces...))), pieces[last])
+	}
+	for limited, limit := range map[string]setting{"the identity": heldLimit(1<<20, most), "a blob": heldLimit(most, 0)} {
+		for way, upload := range map[string]func(*rig, ...[]byte) *answer{
+			"PATCHes":                   func(r *rig, pieces ...[]byte) *answer { return inPieces(r, r.request, pieces...) },
+			"PATCHes of unsaid lengths": func(r *rig, pieces ...[]byte) *answer { return inPieces(r, r.tries, pieces...) },
+			"a last PUT":                inPUT,
+		} {
+			if limited == "a blob" && way == "PATCHes of unsaid lengths" {
+				continue // how much there is of it is known when the part is in the storage
+			}
+			t.Run(limited+" in "+way, func(t *testing.T) {
+				h := newHolding(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), limit, action(filters.Strip))
+				tree := proxytest.Synthetic(proxytest.SyntheticOptions{})
+				h.push(proxytest.BuildKit, "app", "1", tree)
+				s := bundleOf(tree.Images()[0])
+				for n := range 3 { // the piece that is too much is the last, or others follow
+					s.replace(fmt.Appendf(nil, `{"mediaType":%q,"x":"%s"}`, bundleType, strings.Repeat("x", (18+n*10)<<10)))
+					pieces := [][]byte{s.blob[:8<<10]}
+					for at := 8 << 10; at < len(s.blob); at += 9 << 10 {
+						pieces = append(pieces, s.blob[at:min(len(s.blob), at+9<<10)])
+					}
+					upload(h.rig, pieces...).want(t, http.StatusCreated)
+					if a := h.direct(http.MethodGet, "/v2/app/blobs/"+ocidoc.DigestOf(s.blob), nil).want(t, http.StatusOK); !bytes.Equal(a.body, s.blob) {
+						t.Errorf("upstream has %d bytes of %d", len(a.body), len(s.blob))
+					}
+				}
+				uploads["a PUT"](h.rig, []byte("{}")).want(t, http.StatusCreated)
+				h.request(http.MethodPut, "/v2/app/manifests/"+s.digest, s.manifest, "Content-Type", ociManifest).want(t, http.StatusCreated)
+				proxytest.AssertComplete(t, h.upstream)
+				// Nothing of what was sent on is kept, or costs anything.
+				if got := h.blob(statementOf(1, most-1<<10)); got != http.StatusCreated {
+					t.Errorf("a statement that fits is answered %d", got)
+				}
+				// A statement in pieces is refused as ever.
+				st := statementOf(2, 40<<10)
+				location := h.request(http.MethodPatch, h.upload("app"), st[:100]).want(t, http.StatusAccepted).Header.Get("Location")
+				if a := h.request(http.MethodPatch, location, st[100:]); a.StatusCode != http.StatusForbidden && a.StatusCode != http.StatusRequestEntityTooLarge {
+					t.Errorf("a statement that does not fit: %s %s", a.Status, a.body)
+				}
+			})
+		}
 	}
 }
 

@@ -59,6 +59,9 @@ func (ex *exchange) gather(st *session.State, c *chunk, ranged bool) (*chunk, er
 	case err == nil:
 	case errors.As(err, &refused):
 		return nil, refused
+	case errors.Is(err, errNoRoom):
+		ex.giveUp(st)
+		return nil, ex.noRoom()
 	case ex.ctx().Err() != nil:
 		return nil, ex.ctx().Err()
 	case errors.Is(err, quarantine.ErrNotFound):

@@ -66,7 +66,7 @@ func (m *metered) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// keepPart keeps one more part of an upload, and charges for it. A client that hangs up when all of it is there may or may
+// keepPart keeps one more part of an upload, and charges for it; errNoRoom is for the caller. A client that hangs up when all of it is there may or may
 // not leave it in the storage: it costs.
 func (ex *exchange) keepPart(st *session.State, body io.Reader, most int64) (int64, error) {
 	if ex.outlived(st) {
@@ -78,11 +78,8 @@ func (ex *exchange) keepPart(st *session.State, body io.Reader, most int64) (int
 	switch {
 	case err == nil:
 		m.room.hold(heldPart(ex.repo, st.ID, st.Parts), st.Generation, n)
-	case errors.Is(err, errNoRoom) && ex.bundle:
-		return 0, errNoRoom // it is sent on
 	case errors.Is(err, errNoRoom):
-		ex.giveUp(st)
-		return 0, ex.noRoom()
+		return 0, errNoRoom
 	case m.ended && ex.ctx().Err() != nil:
 		m.room.hold(heldPart(ex.repo, st.ID, st.Parts), st.Generation, m.room.size())
 	}

@@ -96,21 +96,21 @@ func (ex *exchange) mayHold(offset, length int64) error {
 	return ex.roomFor(length)
 }
 
-// mayHoldMore is the same in the middle of an upload. What is refused for good ends it; who must sign in again, or finds
-// upstream in trouble, goes on with it afterwards.
-func (ex *exchange) mayHoldMore(st *session.State, length int64) error {
+// mayHoldMore is the same in the middle of an upload. What is refused for good ends it, unless it is to be sent on; who
+// must sign in again, or finds upstream in trouble, goes on with it afterwards.
+func (ex *exchange) mayHoldMore(st *session.State, length int64) (sendOn bool, err error) {
 	if limit := int64(ex.p.cfg.MaxHeldBlob); st.Offset+max(length, 0) > limit {
-		ex.giveUp(st)
-		return ex.tooLarge()
+		err = ex.tooLarge()
+	} else if err := ex.passthroughMayWrite(); err != nil {
+		return false, err
+	} else {
+		err = ex.roomFor(length)
 	}
-	if err := ex.passthroughMayWrite(); err != nil {
-		return err
+	if err == nil || length != 0 && ex.isBundle(st) {
+		return err != nil, nil
 	}
-	if err := ex.roomFor(length); err != nil {
-		ex.giveUp(st)
-		return err
-	}
-	return nil
+	ex.giveUp(st)
+	return false, err
 }
 
 func (ex *exchange) tooLarge() error {
@@ -124,11 +124,7 @@ func (ex *exchange) holdParts(st *session.State, digest string, body io.Reader, 
 	err := ex.writePart(st, body)
 	var u *unkept
 	if errors.As(err, &u) {
-		c, err := ex.instead(st, u, length)
-		if err != nil {
-			return err
-		}
-		return ex.streamLast(st, digest, c, false)
+		return ex.streamLast(st, digest, ex.instead(st, u, length), false)
 	}
 	if err != nil {
 		return err
@@ -146,10 +142,14 @@ func (ex *exchange) writePart(st *session.State, body io.Reader) error {
 	case err == nil:
 	case errors.As(err, &refused):
 		return refused
-	case errors.Is(err, errNoRoom) && counted.again() != nil:
-		return &unkept{body: counted.again(), cause: err}
-	case errors.Is(err, quarantine.ErrTooLarge):
+	case errors.Is(err, errNoRoom), errors.Is(err, quarantine.ErrTooLarge):
+		if again := counted.again(); again != nil && ex.isBundle(st) {
+			return &unkept{body: again, cause: err}
+		}
 		ex.giveUp(st)
+		if errors.Is(err, errNoRoom) {
+			return ex.noRoom()
+		}
 		return ex.tooLarge()
 	case ex.ctx().Err() != nil:
 		return ex.ctx().Err()
@@ -212,12 +212,12 @@ type unkept struct {
 func (u *unkept) Error() string { return u.cause.Error() }
 
 // instead streams upstream what the storage did not take (on_storage_error: forward).
-func (ex *exchange) instead(st *session.State, u *unkept, length int64) (*chunk, error) {
-	if !errors.Is(u.cause, errNoRoom) {
+func (ex *exchange) instead(st *session.State, u *unkept, length int64) *chunk {
+	if !errors.Is(u.cause, errNoRoom) && !errors.Is(u.cause, quarantine.ErrTooLarge) {
 		ex.p.storageTrouble(ex.log, "keep an attestation blob", u.cause)
 	}
-	st.Mode, st.Offset = session.Upstream, 0
-	return &chunk{rest: u.body, length: length}, nil
+	sendOn(st)
+	return &chunk{rest: u.body, length: length}
 }
 
 // giveUp ends a held upload that was refused, so that what has come of it costs nobody anything.
@@ -274,18 +274,19 @@ func (ex *exchange) assemble(st *session.State, digest string) error {
 
 // holdChunk keeps one PATCH of a held upload.
 func (ex *exchange) holdChunk(st *session.State, c *chunk) error {
-	if err := ex.mayHoldMore(st, c.length); err != nil {
+	instead, err := ex.mayHoldMore(st, c.length)
+	if err != nil {
 		return err
+	}
+	if instead {
+		sendOn(st)
+		return ex.streamChunk(st, c, false)
 	}
 	if c.length != 0 {
 		err := ex.writePart(st, c.all())
 		var u *unkept
 		if errors.As(err, &u) {
-			c, err := ex.instead(st, u, c.length)
-			if err != nil {
-				return err
-			}
-			return ex.streamChunk(st, c, false)
+			return ex.streamChunk(st, ex.instead(st, u, c.length), false)
 		}
 		if err != nil {
 			return err
@@ -297,8 +298,13 @@ func (ex *exchange) holdChunk(st *session.State, c *chunk) error {
 
 // holdLast ends a held upload, with or without a last chunk on the PUT.
 func (ex *exchange) holdLast(st *session.State, digest string, c *chunk) error {
-	if err := ex.mayHoldMore(st, c.length); err != nil {
+	instead, err := ex.mayHoldMore(st, c.length)
+	if err != nil {
 		return err
+	}
+	if instead {
+		sendOn(st)
+		return ex.streamLast(st, digest, c, false)
 	}
 	if c.length != 0 {
 		return ex.holdParts(st, digest, c.all(), c.length)
