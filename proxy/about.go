@@ -7,8 +7,6 @@ import (
 	"slices"
 	"sync"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
 	"sluice/filters"
 	"sluice/filters/ocidoc"
 	"sluice/proxy/attest"
@@ -315,24 +313,23 @@ func (ex *exchange) isListed(digest string, m *ocidoc.Document) (bool, error) {
 	return slices.Contains(held, digest) || slices.ContainsFunc(records, func(r attest.Record) bool { return r.Attestation == digest }), err
 }
 
-// described are the descriptors of what is held about an attestation.
-func (ex *exchange) described(held []string) ([]ocispec.Descriptor, error) {
-	var list []ocispec.Descriptor
+// describe lists what is held about an attestation.
+func (ex *exchange) describe(held []string, list *boundedList) error {
 	for _, d := range held {
 		m, err := ex.p.quarantine.Manifest(ex.ctx(), ex.repo, d)
 		if errors.Is(err, quarantine.ErrNotFound) {
 			continue // deleted
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		doc, err := ocidoc.Parse(m.Bytes, m.MediaType)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		list = append(list, referrerDescriptor(doc, d, m.MediaType))
+		list.add(referrerDescriptor(doc, d, m.MediaType))
 	}
-	return list, nil
+	return nil
 }
 
 // deleteAbout deletes what is kept about an attestation, before the attestation itself: a delete that fails half-way finds

@@ -143,8 +143,8 @@ func (ex *exchange) addStored(digest string, list []ocispec.Descriptor, tagged b
 	} else if !may {
 		return list, nil
 	}
-	stored, err := ex.described(held)
-	if err != nil {
+	stored := &boundedList{}
+	if err := ex.describe(held, stored); err != nil {
 		return nil, ex.storageTransient(err, "what is held about %s in repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)
 	}
 	placed := newPlacements(ex, digest, list, tagged)
@@ -162,13 +162,16 @@ func (ex *exchange) addStored(digest string, list []ocispec.Descriptor, tagged b
 			return nil, ex.storageTransient(err, "stored attestation %s of repository %s could not be read from the storage of sluice, see its log", r.Attestation, ex.repo)
 		}
 		if ok {
-			stored = append(stored, d)
+			stored.add(d)
 			replaced[r.Placed] = r.Placed != d.Digest.String()
 		}
 	}
 	// One that the registry has in its legacy form is listed once, in the form that says what it is about.
 	list = slices.DeleteFunc(list, func(d ocispec.Descriptor) bool { return replaced[d.Digest.String()] })
-	return mergeDescriptors(list, stored), nil
+	if stored.cut > 0 {
+		ex.log.Warn("attestations are listed without their annotations, since all together have too many", "subject", digest, "listed", len(stored.list), "without", stored.cut)
+	}
+	return mergeDescriptors(list, stored.list), nil
 }
 
 // recordsAbout finds what is stored for an image, also by the digest it had before its conversion.
