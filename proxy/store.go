@@ -55,17 +55,12 @@ func (ex *exchange) storeReferrer(digest string, doc *ocidoc.Document) error {
 }
 
 // storeOne keeps one attestation: its config and the documents here, which serve the original, and the statements
-// where store.to says.
+// where store.to says. Each document comes before what it names is looked for: a delete of another attestation at this moment
+// sees by it what is needed here.
 func (ex *exchange) storeOne(digest string, m *ocidoc.Document, subject ocidoc.Descriptor) (*attest.Record, error) {
 	rec := &attest.Record{
 		Attestation: digest, AttestationMediaType: mediaTypeOf(m),
 		Subject: subject.Digest, SubjectMediaType: subject.MediaType, SubjectSize: subject.Size,
-	}
-	if m.Config != nil {
-		if err := ex.storeBlob(*m.Config); err != nil {
-			return nil, err
-		}
-		rec.Needs = []string{m.Config.Digest}
 	}
 	for _, l := range m.Layers {
 		rec.Statements = append(rec.Statements, attest.Statement{
@@ -76,6 +71,12 @@ func (ex *exchange) storeOne(digest string, m *ocidoc.Document, subject ocidoc.D
 	if err := a.PutDocument(ex.ctx(), ex.repo, digest, mediaTypeOf(m), m.Bytes); err != nil {
 		return nil, &storageFailed{cause: err}
 	}
+	if m.Config != nil {
+		if err := ex.storeBlob(*m.Config); err != nil {
+			return nil, err
+		}
+		rec.Needs = []string{m.Config.Digest}
+	}
 	referrer := m
 	if m.Subject == nil || subject.Digest != m.Subject.Digest { // of an image that was converted since
 		var err error
@@ -85,11 +86,11 @@ func (ex *exchange) storeOne(digest string, m *ocidoc.Document, subject ocidoc.D
 		if referrer != nil {
 			rec.Derived = referrer.Digest()
 			rec.Needs = append(rec.Needs, filters.EmptyDigest)
-			if err := ex.storeBlob(ocidoc.Descriptor{Digest: filters.EmptyDigest}); err != nil {
-				return nil, err
-			}
 			if err := a.PutDocument(ex.ctx(), ex.repo, rec.Derived, ocidoc.MediaTypeOCIManifest, referrer.Bytes); err != nil {
 				return nil, &storageFailed{cause: err}
+			}
+			if err := ex.storeBlob(ocidoc.Descriptor{Digest: filters.EmptyDigest}); err != nil {
+				return nil, err
 			}
 		}
 	}

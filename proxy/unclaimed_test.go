@@ -82,11 +82,7 @@ func TestAnUnclaimedAttestationHasTheStatementThatItShares(t *testing.T) {
 func (r *rig) wantUnclaimed(repo, digest string, m *proxytest.Manifest) {
 	r.t.Helper()
 	kept := strings.Join(r.files("/attestations/"+repo, "/_unclaimed/"), "\n")
-	digests := []string{digest}
-	for _, b := range m.Blobs() {
-		digests = append(digests, b.Digest)
-	}
-	for _, d := range digests {
+	for _, d := range append(digestsIn(m), digest) {
 		if !strings.Contains(kept, strings.TrimPrefix(d, "sha256:")) {
 			r.t.Errorf("%s is not kept aside: %s", d, kept)
 		}

@@ -1,9 +1,16 @@
 package attest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"slices"
+	"sync"
+	"time"
 
+	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+
+	"sluice/proxy/internal/contain"
 	"sluice/proxy/internal/objects"
 )
 
@@ -12,8 +19,9 @@ import (
 // ErrNotFound when nothing is known of it. After an error, repeating the call goes on; the record that says what there
 // is to delete goes last.
 //
-// Nothing prevents a push of another attestation with the same statement at this very moment. It then finds the
-// statement present and records it, and has to be repeated.
+// Another attestation with the same statement, or the same config, may be pushed at this very moment, and its push does not
+// send what is here. It has written its manifest before it looks. So what a manifest names that was written lately and has
+// no record yet stays too; the rest is put aside, and given back in the end if somebody has come to need it meanwhile.
 func (s *Store) Delete(ctx context.Context, repo, attestationDigest string) error {
 	if err := s.delete(ctx, repo, attestationDigest); err != nil {
 		return fmt.Errorf("delete attestation %s of repository %s: %w", objects.Shortened(attestationDigest), repo, err)
@@ -46,47 +54,190 @@ func (s *Store) delete(ctx context.Context, repo, attestation string) error {
 	}
 	known += len(left)
 
-	ours, shared, err := s.references(ctx, repo, attestation)
+	d := &deletion{Store: s, repo: repo, attestation: attestation, now: s.now().UTC()}
+	ours, err := d.begin(ctx)
 	if err != nil {
 		return err
 	}
 	if known+len(ours) == 0 {
 		return ErrNotFound
 	}
-	var doomed []string
-	for _, r := range ours {
+	for _, r := range ours { // not to be found any more, before its parts go
 		places, err := r.places(repo)
+		if err == nil {
+			err = s.removeEach(ctx, places[1:])
+		}
 		if err != nil {
 			return err
 		}
-		doomed = append(doomed, places[1:]...) // not to be found any more, before its parts go
 	}
-	for _, r := range ours {
-		for _, d := range r.names() {
-			if shared[d] {
-				continue
-			}
-			for _, k := range []kind{blobKind, elsewhereKind, documentKind} {
-				p, err := digestPath(repo, k, d)
-				if err != nil {
-					return err
-				}
-				doomed = append(doomed, p)
-			}
+	for _, p := range d.parts {
+		if err := s.storage.Move(ctx, p.place, p.aside); err != nil && !objects.Absent(err) {
+			return err
 		}
 	}
-	doomed = append(doomed, unclaimed, document, folder)
-	done := map[string]bool{}
-	for _, p := range doomed {
-		if done[p] {
+	if err := s.removeEach(ctx, []string{unclaimed, folder}); err != nil {
+		return err
+	}
+	return d.end(ctx)
+}
+
+// A deletion is one Delete.
+type deletion struct {
+	*Store
+	repo, attestation string
+	now               time.Time
+	originals         map[string]bool // that list it
+	others            []Record        // that were there in the beginning
+	parts             []part
+}
+
+// A part is something that an attestation consists of, and may be there or not.
+type part struct{ digest, place, aside string }
+
+// begin finds the records of the attestation, and the parts that nothing else needs.
+func (d *deletion) begin(ctx context.Context) (ours []Record, err error) {
+	manifests, err := d.manifests(ctx)
+	if err != nil {
+		return nil, err
+	}
+	records, err := d.recordsOf(ctx, d.repo)
+	if err != nil {
+		return nil, err
+	}
+	d.originals = map[string]bool{}
+	own := map[string]bool{d.attestation: true}
+	var digests []string
+	for _, r := range records {
+		if r.Attestation != d.attestation {
+			d.others = append(d.others, r)
 			continue
 		}
-		done[p] = true
-		if err := s.storage.Remove(ctx, p); err != nil {
+		ours = append(ours, r)
+		digests = append(digests, r.names()...)
+		d.originals[r.Original], own[r.Original], own[r.Derived] = true, true, true
+	}
+	needed, err := d.needed(ctx, d.others, manifests, own, digests)
+	if err != nil {
+		return nil, err
+	}
+	done := map[string]bool{}
+	add := func(k kind, digest string) error {
+		place, err := digestPath(d.repo, k, digest)
+		if err == nil && !done[place] {
+			done[place] = true
+			d.parts = append(d.parts, part{digest, place, asidePath(d.repo, k, digest, d.now)})
+		}
+		return err
+	}
+	for _, digest := range digests {
+		for _, k := range []kind{blobKind, elsewhereKind, documentKind} {
+			if needed[digest] {
+				continue
+			}
+			if err := add(k, digest); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return ours, add(documentKind, d.attestation)
+}
+
+// end gives back what is needed by now, and deletes the rest.
+func (d *deletion) end(ctx context.Context) error {
+	manifests, err := d.manifests(ctx)
+	if err != nil {
+		return err
+	}
+	records, err := d.recordsSince(ctx)
+	if err != nil {
+		return err
+	}
+	var digests []string
+	for _, p := range d.parts {
+		digests = append(digests, p.digest)
+	}
+	needed, err := d.needed(ctx, records, manifests, d.originals, digests)
+	if err != nil {
+		return err
+	}
+	for _, p := range d.parts {
+		if needed[p.digest] {
+			if _, err = d.storage.Size(ctx, p.place); objects.Absent(err) { // else it was sent again
+				err = d.storage.Move(ctx, p.aside, p.place)
+			}
+			if err != nil && !objects.Absent(err) {
+				return err
+			}
+		}
+		if err := d.storage.Remove(ctx, p.aside); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// manifests are listed before the records are, which pushes write after them.
+func (d *deletion) manifests(ctx context.Context) ([]storagedriver.FileInfo, error) {
+	return d.storage.Files(ctx, "/"+root+"/"+d.repo+"/"+string(documentKind), nil)
+}
+
+// recordsSince are the records that are there by now. Those that were read are not read again: one that was written again
+// under its name is about the same, and names the same.
+func (d *deletion) recordsSince(ctx context.Context) ([]Record, error) {
+	paths, err := d.recordPaths(ctx, d.repo)
+	if err != nil {
+		return nil, err
+	}
+	read := map[string]bool{}
+	for _, r := range d.others {
+		places, err := r.places(d.repo)
+		if err != nil {
+			return nil, err
+		}
+		read[places[0]] = true
+	}
+	records, err := d.readRecords(ctx, slices.DeleteFunc(paths, func(p string) bool { return read[p] }))
+	return append(records, d.others...), err
+}
+
+// needed is what records name, and what of some digests a manifest names that was written lately and has no record. Those
+// of the deleted attestation's own are no sign that somebody pushes.
+func (d *deletion) needed(ctx context.Context, records []Record, manifests []storagedriver.FileInfo, own map[string]bool, digests []string) (map[string]bool, error) {
+	needed := map[string]bool{}
+	for _, r := range records {
+		r.mark(needed)
+	}
+	var pushed []string
+	for _, f := range manifests {
+		_, _, rest, _ := split(f.Path())
+		if digest, ok := objects.DigestOfTail(rest); ok && d.fresh(f) && !needed[digest] && !own[digest] {
+			pushed = append(pushed, f.Path())
+		}
+	}
+	var mu sync.Mutex
+	group, ctx := contain.WithContext(ctx)
+	group.SetLimit(readAtOnce)
+	for _, p := range pushed {
+		group.Go(func() error {
+			b, err := d.storage.Get(ctx, p)
+			if err != nil {
+				if objects.Absent(err) {
+					err = nil
+				}
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, digest := range digests {
+				if bytes.Contains(b, []byte(digest)) {
+					needed[digest] = true
+				}
+			}
+			return nil
+		})
+	}
+	return needed, group.Wait()
 }
 
 // names are the digests that a record keeps, besides the attestation's own and its original's.
@@ -99,23 +250,6 @@ func (r Record) names() []string {
 		names = append(names, r.Derived)
 	}
 	return names
-}
-
-// references reads every record of a repository: those of one attestation, and all that the others name.
-func (s *Store) references(ctx context.Context, repo, attestation string) (ours []Record, shared map[string]bool, err error) {
-	records, err := s.recordsOf(ctx, repo)
-	if err != nil {
-		return nil, nil, err
-	}
-	shared = map[string]bool{}
-	for _, r := range records {
-		if r.Attestation == attestation {
-			ours = append(ours, r)
-			continue
-		}
-		r.mark(shared)
-	}
-	return ours, shared, nil
 }
 
 // mark adds all that a record names.

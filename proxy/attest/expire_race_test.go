@@ -1,81 +1,26 @@
 package attest
 
 import (
-	"context"
 	"fmt"
 	"slices"
-	"sync"
 	"testing"
 
-	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
 
 	"sluice/proxy/internal/objects/objectstest"
+	"sluice/proxy/proxytest"
 )
 
-// interrupted is a driver before whose nth call something else happens.
-type interrupted struct {
-	storagedriver.StorageDriver
-	mu   sync.Mutex // also while it happens: records are read by many at once
-	left int
-	do   func()
-}
-
-func (d *interrupted) call() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.left--; d.left == 0 {
-		d.do()
-	}
-}
-
-func (d *interrupted) GetContent(ctx context.Context, path string) ([]byte, error) {
-	d.call()
-	return d.StorageDriver.GetContent(ctx, path)
-}
-
-func (d *interrupted) PutContent(ctx context.Context, path string, content []byte) error {
-	d.call()
-	return d.StorageDriver.PutContent(ctx, path, content)
-}
-
-func (d *interrupted) Stat(ctx context.Context, path string) (storagedriver.FileInfo, error) {
-	d.call()
-	return d.StorageDriver.Stat(ctx, path)
-}
-
-func (d *interrupted) List(ctx context.Context, path string) ([]string, error) {
-	d.call()
-	return d.StorageDriver.List(ctx, path)
-}
-
-func (d *interrupted) Move(ctx context.Context, from, to string) error {
-	d.call()
-	return d.StorageDriver.Move(ctx, from, to)
-}
-
-func (d *interrupted) Delete(ctx context.Context, path string) error {
-	d.call()
-	return d.StorageDriver.Delete(ctx, path)
-}
-
-func (d *interrupted) Walk(ctx context.Context, path string, f storagedriver.WalkFn, options ...func(*storagedriver.WalkOptions)) error {
-	d.call()
-	return d.StorageDriver.Walk(ctx, path, f, options...)
-}
-
-// atEveryCall does something once before each call that expire makes, each time over a storage of its own.
-func atEveryCall(t *testing.T, prepare func(t *testing.T, s *Store), do func(t *testing.T, s *Store), expire func(s *Store) error, check func(t *testing.T, s *Store)) {
+// atEveryCall does something once before each call of the storage that call makes, each time over a storage of its own.
+func atEveryCall(t *testing.T, prepare func(t *testing.T, s *Store), do func(t *testing.T, s *Store), call func(s *Store) error, check func(t *testing.T, s *Store)) {
 	t.Helper()
 	for n := 1; ; n++ {
 		d := inmemory.New()
 		good := newStore(d)
 		prepare(t, good)
-		done := false
-		bad := &interrupted{StorageDriver: d, left: n, do: func() { done = true; do(t, good) }}
-		s := newStore(bad)
-		must(t, expire(s))
-		if !done {
+		during := proxytest.Interrupt(d, n, func() { do(t, good) })
+		must(t, call(newStore(during)))
+		if !during.Done() {
 			if n == 1 {
 				t.Fatal("no call was made at all")
 			}

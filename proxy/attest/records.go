@@ -233,17 +233,21 @@ func (s *Store) ByAttestation(ctx context.Context, repo, attestation string) ([]
 
 // recordsOf reads every record of a repository.
 func (s *Store) recordsOf(ctx context.Context, repo string) ([]Record, error) {
-	files, err := s.storage.Files(ctx, "/"+root+"/"+repo+"/"+string(recordKind), nil)
+	paths, err := s.recordPaths(ctx, repo)
 	if err != nil {
 		return nil, err
 	}
-	var paths []string
+	return s.readRecords(ctx, paths)
+}
+
+func (s *Store) recordPaths(ctx context.Context, repo string) (paths []string, err error) {
+	files, err := s.storage.Files(ctx, "/"+root+"/"+repo+"/"+string(recordKind), nil)
 	for _, f := range files {
 		if keyGrammar.MatchString(path.Base(f.Path())) {
 			paths = append(paths, f.Path())
 		}
 	}
-	return s.readRecords(ctx, paths)
+	return paths, err
 }
 
 // readRecords leaves out what was deleted since it was listed.
