@@ -1,0 +1,166 @@
+package proxy
+
+import (
+	"errors"
+	"net/http"
+
+	"sluice/filters"
+	"sluice/filters/ocidoc"
+	"sluice/proxy/attest"
+	"sluice/proxy/internal/contain"
+	"sluice/proxy/quarantine"
+	"sluice/proxy/upstream"
+)
+
+// What Sluice has of manifests and upstream lacks: in quarantine, and among what `store` keeps.
+
+// keepsWhole makes sure that what a held manifest refers to is still here and will stay for a while:
+// a client that is told that the manifest exists does not send its blobs.
+func (ex *exchange) keepsWhole(digest string, m *ocidoc.Document) bool {
+	_, _, err := ex.p.quarantine.StatManifest(ex.ctx(), ex.repo, digest)
+	if errors.Is(err, quarantine.ErrNotFound) {
+		err = ex.p.attest.StatDocument(ex.ctx(), ex.repo, digest)
+	}
+	if err != nil {
+		return false
+	}
+	if !filters.IsAttestation(m) && m.Subject != nil {
+		if listed, err := ex.isListed(digest, m); !listed || err != nil {
+			return false
+		}
+		if err := ex.p.quarantine.StatAbout(ex.ctx(), ex.repo, m.Subject.Digest, digest); err != nil && !errors.Is(err, quarantine.ErrNotFound) {
+			return false
+		}
+	}
+	for _, d := range blobsOf(m) {
+		h, err := ex.findBlob(d.Digest)
+		if err == nil && h == nil && !ex.onECR() { // which does not give back what no image refers to
+			// The client may have mounted it upstream, from a repository that is not under this rule.
+			there, err := ex.exists(blobPath(d.Digest))
+			if err != nil || !there {
+				return false
+			}
+			continue
+		}
+		if err != nil || h == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// original serves a rewritten document by the digest that its client knows, as long as upstream
+// holds its counterpart; that upstream shows it to these credentials is also what lets them read it.
+func (ex *exchange) original(digest string, aliases []quarantine.Alias) (*localDocument, error) {
+	for _, a := range aliases {
+		resp, err := ex.askManifest(upstream.Request{Method: http.MethodHead, Path: manifestPath(a.Forwarded), Header: http.Header{"Accept": manifestTypes}})
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode == http.StatusNotFound {
+			discard(resp)
+			continue
+		}
+		if resp.StatusCode >= 300 { // it may be there: a puller takes "not found" as final
+			return nil, &passed{resp}
+		}
+		discard(resp)
+		b, err := ex.findOriginal(digest)
+		if err != nil {
+			return nil, ex.storageTransient(err, "original document %s of repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)
+		}
+		if b == nil || !ex.keepsTaken(a) {
+			return nil, refuse(http.StatusNotFound, codeManifestUnknown,
+				"%s was forwarded as %s and is no longer kept whole (its attestations were deleted, or retention is over): use %s@%s",
+				digest, a.Forwarded, ex.repo, a.Forwarded).with(forwardedHeader, a.Forwarded)
+		}
+		return &localDocument{mediaType: a.OriginalMediaType, bytes: b, forwarded: a.Forwarded}, nil
+	}
+	return nil, nil
+}
+
+// keepsTaken makes sure that everything which an original lists and upstream lacks is still here: a
+// reader that is shown the original fails when one of them is 404 (Docker 29, containerd 2.2), and a
+// client that is told that it exists does not send them again.
+func (ex *exchange) keepsTaken(a quarantine.Alias) bool {
+	for _, d := range a.Taken {
+		m, err := ex.findManifest(d)
+		if err != nil {
+			return false
+		}
+		if m == nil {
+			if b, err := ex.findOriginal(d); err != nil || b == nil {
+				return false
+			}
+			continue
+		}
+		if filters.IsAttestation(m) && !ex.keepsWhole(d, m) { // the blobs of a converted image are upstream
+			return false
+		}
+	}
+	return true
+}
+
+// findOriginal reads the bytes that were received, from either place. nil is "gone".
+func (ex *exchange) findOriginal(digest string) ([]byte, error) {
+	m, err := ex.p.quarantine.Original(ex.ctx(), ex.repo, digest)
+	if err == nil {
+		// It is in use: one about to be swept stays another while.
+		_, _, err = ex.p.quarantine.StatOriginal(ex.ctx(), ex.repo, digest)
+		return m.Bytes, err
+	}
+	if !errors.Is(err, quarantine.ErrNotFound) {
+		return nil, err
+	}
+	_, b, err := ex.p.attest.Document(ex.ctx(), ex.repo, digest)
+	if errors.Is(err, attest.ErrNotFound) {
+		return nil, nil
+	}
+	return b, err
+}
+
+// findManifest finds a held or stored manifest, whoever asks. nil is "not here". Both places are asked at once, as for
+// blobs, unless storage answers at once.
+func (ex *exchange) findManifest(digest string) (*ocidoc.Document, error) {
+	var held, stored document
+	if ex.p.immediate {
+		if held.quarantined(ex, digest); errors.Is(held.err, quarantine.ErrNotFound) {
+			stored.stored(ex, digest)
+		}
+	} else {
+		elsewhere := &document{}
+		asked := make(chan struct{})
+		go func() { defer close(asked); defer contain.Panic(&elsewhere.err); elsewhere.stored(ex, digest) }()
+		held.quarantined(ex, digest)
+		<-asked
+		stored = *elsewhere
+	}
+	switch {
+	case held.err == nil:
+		return ocidoc.Parse(held.bytes, held.mediaType)
+	case !errors.Is(held.err, quarantine.ErrNotFound):
+		return nil, held.err
+	case errors.Is(stored.err, attest.ErrNotFound):
+		return nil, nil
+	case stored.err != nil:
+		return nil, stored.err
+	}
+	return ocidoc.Parse(stored.bytes, stored.mediaType)
+}
+
+// A document is what one place says of a manifest.
+type document struct {
+	mediaType string
+	bytes     []byte
+	err       error
+}
+
+func (d *document) quarantined(ex *exchange, digest string) {
+	var m quarantine.Manifest
+	m, d.err = ex.p.quarantine.Manifest(ex.ctx(), ex.repo, digest)
+	d.mediaType, d.bytes = m.MediaType, m.Bytes
+}
+
+func (d *document) stored(ex *exchange, digest string) {
+	d.mediaType, d.bytes, d.err = ex.p.attest.Document(ex.ctx(), ex.repo, digest)
+}
