@@ -52,6 +52,7 @@ func (ex *exchange) keepsWhole(digest string, m *ocidoc.Document) bool {
 // original serves a rewritten document by the digest that its client knows, as long as upstream
 // holds its counterpart; that upstream shows it to these credentials is also what lets them read it.
 func (ex *exchange) original(digest string, aliases []quarantine.Alias) (*localDocument, error) {
+	var gone error
 	for _, a := range aliases {
 		resp, err := ex.askManifest(upstream.Request{Method: http.MethodHead, Path: manifestPath(a.Forwarded), Header: http.Header{"Accept": manifestTypes}})
 		if err != nil {
@@ -70,21 +71,28 @@ func (ex *exchange) original(digest string, aliases []quarantine.Alias) (*localD
 			return nil, ex.storageTransient(err, "original document %s of repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)
 		}
 		if b == nil || !ex.keepsTaken(a) {
-			return nil, refuse(http.StatusNotFound, codeManifestUnknown,
-				"%s was forwarded as %s and is no longer kept whole (its attestations were deleted, or retention is over): use %s@%s",
-				digest, a.Forwarded, ex.repo, a.Forwarded).with(forwardedHeader, a.Forwarded)
+			if gone == nil { // what an earlier rule made of it may have taken less away, and still be whole
+				gone = refuse(http.StatusNotFound, codeManifestUnknown,
+					"%s was forwarded as %s and is no longer kept whole (its attestations were deleted, or retention is over): use %s@%s",
+					digest, a.Forwarded, ex.repo, a.Forwarded).with(forwardedHeader, a.Forwarded)
+			}
+			continue
 		}
 		return &localDocument{mediaType: a.OriginalMediaType, bytes: b, forwarded: a.Forwarded}, nil
 	}
-	return nil, nil
+	return nil, gone
 }
 
 // keepsTaken makes sure that everything which an original lists and upstream lacks is still here: a
 // reader that is shown the original fails when one of them is 404 (Docker 29, containerd 2.2), and a
 // client that is told that it exists does not send them again.
 func (ex *exchange) keepsTaken(a quarantine.Alias) bool {
+	find := ex.findManifest
+	if a.Action == filters.Store { // one that was deleted, and pushed again, waits in quarantine for its index
+		find = ex.findStored
+	}
 	for _, d := range a.Taken {
-		m, err := ex.findManifest(d)
+		m, err := find(d)
 		if err != nil {
 			return false
 		}
@@ -146,6 +154,18 @@ func (ex *exchange) findManifest(digest string) (*ocidoc.Document, error) {
 		return nil, stored.err
 	}
 	return ocidoc.Parse(stored.bytes, stored.mediaType)
+}
+
+// findStored finds a manifest that `store` keeps, whoever asks. nil is "not here".
+func (ex *exchange) findStored(digest string) (*ocidoc.Document, error) {
+	var d document
+	if d.stored(ex, digest); errors.Is(d.err, attest.ErrNotFound) {
+		return nil, nil
+	}
+	if d.err != nil {
+		return nil, d.err
+	}
+	return ocidoc.Parse(d.bytes, d.mediaType)
 }
 
 // A document is what one place says of a manifest.

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
+
 	"sluice/filters"
 	"sluice/proxy/config"
 	"sluice/proxy/proxytest"
@@ -164,4 +166,56 @@ func TestConcurrentPushesOfOneTagAgreeAboutIt(t *testing.T) {
 	}
 	proxytest.AssertClean(t, r.upstream)
 	proxytest.AssertComplete(t, r.upstream)
+}
+
+// I6: the rule has changed between two pushes of the same index. What one rule has made of it may be kept for longer than
+// what the other has.
+func TestAnOriginalIsThereAsLongAsOneOfItsRewritesIsWhole(t *testing.T) {
+	now := time.Now()
+	up, storage := proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), storage(inmemory.New())
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
+	later := clock(func() time.Time { return now })
+	newRig(t, up, storage, later, action(filters.Store)).push(proxytest.BuildKit, "app", "1", tree)
+	now = now.Add(time.Hour)
+	converting := newRig(t, up, storage, later, action(filters.Strip), with(func(c *config.Config) { c.MediaTypes = filters.MediaTypesDocker }))
+	converting.push(proxytest.BuildKit, "app", "2", tree)
+	now = now.Add(5 * 24 * time.Hour)
+	r := newRig(t, up, storage, later, action(filters.Store))
+	r.proxy.Sweep(context.Background())
+	back, err := proxytest.PullAll(context.Background(), r.url(), "app", tree.Digest())
+	if err == nil {
+		err = back.Equal(tree)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// I6, I7: what was deleted and is pushed again waits in quarantine for an index that names it. A client that is told meanwhile
+// that the index is there does not send it, and the attestation would not be kept.
+func TestADeletedAttestationIsKeptAgainWhenItIsPushedAgain(t *testing.T) {
+	for _, client := range proxytest.Clients() {
+		if !client.Indexes {
+			continue
+		}
+		t.Run(client.Name, func(t *testing.T) {
+			for _, v := range []config.View{config.ViewUpstream, config.ViewOriginal} {
+				now := time.Now()
+				r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), view(v), clock(func() time.Time { return now }))
+				tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
+				r.push(proxytest.BuildKit, "app", "1", tree)
+				r.request(http.MethodDelete, "/v2/app/manifests/"+tree.Attestations()[0].Digest, nil).want(t, http.StatusAccepted)
+				r.push(client.Push, "app", "1", tree)
+				now = now.Add(5 * 24 * time.Hour)
+				r.proxy.Sweep(context.Background())
+				back, err := proxytest.PullAll(context.Background(), r.url(), "app", tree.Digest())
+				if err == nil {
+					err = back.Equal(tree)
+				}
+				if err != nil {
+					t.Errorf("view %s: %v", v, err)
+				}
+			}
+		})
+	}
 }
