@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,7 +37,7 @@ type life struct {
 	rs     []*rig // replicas with the present rule
 	rule   func(*config.Config)
 	action filters.Action // of the present rule
-	now    time.Time
+	now    atomic.Int64   // in nanoseconds; no two looks at the clock see the same
 	trees  []*proxytest.Tree
 	events []string
 
@@ -54,6 +55,8 @@ func one[T any](l *life, of ...T) T { return of[l.IntN(len(of))] }
 func inOrder[T any](m map[place]T) []place {
 	return slices.SortedFunc(maps.Keys(m), func(a, b place) int { return cmp.Or(cmp.Compare(a.repo, b.repo), cmp.Compare(a.ref, b.ref)) })
 }
+
+func (l *life) clock() time.Time { return time.Unix(0, l.now.Add(1)) }
 
 func (l *life) happens(format string, args ...any) {
 	l.events = append(l.events, fmt.Sprintf(format, args...))
@@ -76,9 +79,10 @@ func TestWhateverCameBeforeAPushEndsAsThePresentRuleSays(t *testing.T) {
 	for _, seed := range seeds() {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			l := &life{
-				Rand: rand.New(rand.NewPCG(seed, 9)), t: t, now: time.Now(),
+				Rand: rand.New(rand.NewPCG(seed, 9)), t: t,
 				tags: map[place]bool{}, kept: map[place]*proxytest.Tree{}, signed: map[place]*signature{},
 			}
+			l.now.Store(time.Now().UnixNano())
 			l.registry()
 			for build := range 3 { // images are the same where platforms are
 				l.trees = append(l.trees, proxytest.Synthetic(proxytest.SyntheticOptions{
@@ -92,7 +96,7 @@ func TestWhateverCameBeforeAPushEndsAsThePresentRuleSays(t *testing.T) {
 					l.changeRule()
 					l.rs = nil
 					for range 2 {
-						l.rs = append(l.rs, newRig(t, l.up, storage, with(l.rule), clock(func() time.Time { return l.now })))
+						l.rs = append(l.rs, newRig(t, l.up, storage, with(l.rule), clock(l.clock)))
 					}
 				}
 				l.step(one(l, "app", "lib"), one(l, "1", "2"))
@@ -165,7 +169,7 @@ func (l *life) step(repo, tag string) {
 	switch l.IntN(14) {
 	case 0:
 		d := time.Duration(l.IntN(130)) * time.Hour
-		l.now = l.now.Add(d)
+		l.now.Add(int64(d))
 		l.happens("%s later: sweep", d)
 		one(l, l.rs...).proxy.Sweep(context.Background())
 	case 1:
