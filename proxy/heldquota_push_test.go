@@ -1,9 +1,13 @@
 package proxy_test
 
 import (
+	"bufio"
+	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/filters/ocidoc"
 	"sluice/proxy/config"
@@ -61,6 +65,24 @@ func TestAnIdentityHoldsOnlySoMuchThatNoIndexClaims(t *testing.T) {
 	layer := []byte("\x1f\x8b layer")
 	location := as("mallory", http.MethodPost, "/v2/mallory/app/blobs/uploads/", nil).want(t, http.StatusAccepted).Header.Get("Location")
 	as("mallory", http.MethodPut, location+"?digest="+ocidoc.DigestOf(layer), layer).want(t, http.StatusCreated)
+}
+
+// Who asks before sending hears at once that there is no room for one more piece, and sends none of it.
+func TestAPieceForWhichThereIsNoRoomIsNotAskedFor(t *testing.T) {
+	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), with(func(c *config.Config) { c.Access.MaxHeldPerIdentity = 64 << 10 }))
+	location := r.request(http.MethodPost, "/v2/app/blobs/uploads/", nil).want(t, http.StatusAccepted).Header.Get("Location")
+	first := []byte(`{"_type":"https://in-toto.io/Statement/v1","x":"` + strings.Repeat("x", 1<<10))
+	location = r.request(http.MethodPatch, location, first).want(t, http.StatusAccepted).Header.Get("Location")
+	c, err := net.Dial("tcp", strings.TrimPrefix(r.url(), "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	fmt.Fprintf(c, "PATCH %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", location, 64<<10)
+	if line, err := bufio.NewReader(c).ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 403") {
+		t.Errorf("the answer is %q (%v), want 403", line, err)
+	}
 }
 
 // What an identity holds stops no artifact without attestations: the empty config is known without being held.

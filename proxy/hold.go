@@ -101,9 +101,10 @@ func (ex *exchange) mayHold(offset, length int64) error {
 func (ex *exchange) mayHoldMore(st *session.State, length int64) (sendOn bool, err error) {
 	if limit := int64(ex.p.cfg.MaxHeldBlob); st.Offset+max(length, 0) > limit {
 		err = ex.tooLarge()
-	} else if err := ex.passthroughMayWrite(); err != nil {
-		return false, err
 	} else {
+		if err := ex.passthroughMayWrite(); err != nil {
+			return false, err
+		}
 		err = ex.roomFor(length)
 	}
 	if err == nil || length != 0 && ex.isBundle(st) {
