@@ -157,15 +157,17 @@ func (ex *exchange) deleteAttestation(digest string, m *ocidoc.Document) (placed
 	if err != nil {
 		return false, err
 	}
-	for _, attestation := range forms {
-		if err := ex.deleteAbout(attestation); err != nil {
-			return false, err
-		}
+	for _, attestation := range forms { // which may be refused, and then nothing is to be gone
 		here, err := ex.deletePlaced(attestation)
 		if err != nil {
 			return false, err
 		}
 		placed = placed || slices.Contains(here, digest)
+	}
+	for _, attestation := range forms {
+		if err := ex.deleteAbout(attestation); err != nil {
+			return false, err
+		}
 		if err := ex.p.attest.Delete(ex.ctx(), ex.repo, attestation); err != nil && !errors.Is(err, attest.ErrNotFound) {
 			return false, err
 		}

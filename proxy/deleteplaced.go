@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 
@@ -21,7 +22,8 @@ import (
 // Nothing keeps another repository from being pushed to at this very moment, and whoever pushes finds the manifest there
 // and does not send it again. So who else has it is asked once more in the end, and what was taken from them is put back.
 //
-// It returns the digests that were there for this repository in itself.
+// What is refused changes nothing: then it is listed again. It returns the digests that were there for this repository in
+// itself.
 func (ex *exchange) deletePlaced(attestation string) (here []string, err error) {
 	records, err := ex.p.attest.ByAttestation(ex.ctx(), ex.repo, attestation)
 	if err != nil {
@@ -30,6 +32,17 @@ func (ex *exchange) deletePlaced(attestation string) (here []string, err error) 
 	type place struct{ repo, digest, subject string }
 	var unlisted, deleted []place // or not to be deleted
 	var gone []attest.Record
+	listed := map[place][]relisting{}
+	defer func() {
+		for _, l := range slices.Concat(slices.Collect(maps.Values(listed))...) {
+			if err == nil {
+				return
+			}
+			if failed := l.at.changeFallback(l.entry); failed != nil {
+				ex.log.Warn("an attestation that is not deleted is no longer listed", "digest", attestation, "in", l.at.repo, "reason", failed)
+			}
+		}
+	}()
 	for _, r := range records {
 		p := place{r.Repository, r.Placed, r.Subject}
 		if r.Repository == ex.repo {
@@ -54,6 +67,12 @@ func (ex *exchange) deletePlaced(attestation string) (here []string, err error) 
 		if err != nil {
 			return nil, err
 		}
+		entries, err := at.listedAs(r.Subject, r.Placed)
+		if err != nil {
+			return nil, err
+		}
+		p.subject = ""
+		listed[p] = append(listed[p], entries...)
 		if err := at.unlist(r.Subject, r.Placed); err != nil {
 			return nil, err
 		}
@@ -70,6 +89,7 @@ func (ex *exchange) deletePlaced(attestation string) (here []string, err error) 
 		if err := at.deleteReferrer(p.digest, ex.repo); err != nil {
 			return nil, err
 		}
+		delete(listed, p)
 	}
 	for _, r := range gone {
 		if err := ex.placeAgain(r); err != nil {
@@ -144,6 +164,23 @@ func (ex *exchange) deleteReferrer(digest, of string) error {
 	}
 	discard(resp)
 	return nil
+}
+
+// A relisting puts back what was taken out of a referrers tag.
+type relisting struct {
+	at    *exchange
+	entry referrerChange
+}
+
+// listedAs are the entries that a manifest has in the referrers tag of its image.
+func (ex *exchange) listedAs(subject, digest string) (entries []relisting, err error) {
+	index, err := ex.readFallback(subject)
+	for _, e := range index.Manifests {
+		if e.Digest.String() == digest {
+			entries = append(entries, relisting{ex, referrerChange{subject: subject, entry: e}})
+		}
+	}
+	return entries, err
 }
 
 // unlist takes a manifest out of the referrers tag of its image, if there is one.
