@@ -3,6 +3,7 @@ package attest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 
+	"sluice/filters/ocidoc"
 	"sluice/proxy/internal/contain"
 	"sluice/proxy/internal/objects"
 )
@@ -202,30 +204,34 @@ func (d *deletion) recordsSince(ctx context.Context) ([]Record, error) {
 }
 
 // needed is what records name, and what of some digests a manifest names that was written lately and has no record. Those
-// of the deleted attestation's own are no sign that somebody pushes.
+// of the deleted attestation's own are no sign that somebody pushes. Indexes need nothing of it: they list attestations, of
+// which each is written for itself, and stay when the last record of those is deleted.
 func (d *deletion) needed(ctx context.Context, records []Record, manifests []storagedriver.FileInfo, own map[string]bool, digests []string) (map[string]bool, error) {
 	needed := map[string]bool{}
 	for _, r := range records {
 		r.mark(needed)
 	}
-	var pushed []string
+	pushed := map[string]string{} // digests by path
 	for _, f := range manifests {
 		_, _, rest, _ := split(f.Path())
 		if digest, ok := objects.DigestOfTail(rest); ok && d.fresh(f) && !needed[digest] && !own[digest] {
-			pushed = append(pushed, f.Path())
+			pushed[f.Path()] = digest
 		}
 	}
 	var mu sync.Mutex
 	group, ctx := contain.WithContext(ctx)
 	group.SetLimit(readAtOnce)
-	for _, p := range pushed {
+	for path, digest := range pushed {
 		group.Go(func() error {
-			b, err := d.storage.Get(ctx, p)
+			mediaType, b, err := d.readDocument(ctx, path, digest)
 			if err != nil {
-				if objects.Absent(err) {
+				if errors.Is(err, ErrNotFound) {
 					err = nil
 				}
 				return err
+			}
+			if mediaType == ocidoc.MediaTypeOCIIndex || mediaType == ocidoc.MediaTypeDockerList {
+				return nil
 			}
 			mu.Lock()
 			defer mu.Unlock()
