@@ -285,6 +285,29 @@ func TestASignatureOfAnAttestationIsKeptAsLongAsThat(t *testing.T) {
 	}
 }
 
+// Under `strip` an attestation stays for as long as its index is asked for, and what is about it does too.
+func TestASignatureOfAnAttestationThatIsInUseIsKept(t *testing.T) {
+	now := time.Now()
+	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), action(filters.Strip), clock(func() time.Time { return now }))
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
+	r.push(proxytest.BuildKit, "app", "1", tree)
+	s := bundleOf(tree.Attestations()[0])
+	second := signatureOf(s.digest, len(s.manifest), notaryType)
+	for _, x := range []*signature{s, second} {
+		x.push(r.request, "app").want(t, http.StatusCreated)
+	}
+	for range 12 {
+		now = now.Add(24 * time.Hour)
+		r.request(http.MethodHead, "/v2/app/manifests/"+tree.Root.Digest, nil, acceptAll...).want(t, http.StatusOK)
+		r.proxy.Sweep(context.Background())
+	}
+	s.check(t, r.request, "app")
+	second.check(t, r.request, "app")
+	now = now.Add(20 * 24 * time.Hour)
+	r.proxy.Sweep(context.Background())
+	s.gone(t, r, "app")
+}
+
 // I9: who may not read the repository is told of no signature, and who may not push there leaves none.
 func TestASignatureOfAnAttestationIsForWhoMayReadTheRepository(t *testing.T) {
 	for _, act := range []filters.Action{filters.Store, filters.Strip} {

@@ -2,6 +2,7 @@ package quarantine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -86,4 +87,43 @@ func (s *Store) About(ctx context.Context, repo, subject string) ([]string, erro
 	}
 	slices.Sort(found)
 	return slices.Compact(found), nil
+}
+
+// maxAbout bounds signatures of signatures.
+const maxAbout = 4
+
+// bringAbout copies what is about a manifest into today's generation, where the manifest goes next: what somebody relies
+// on keeps its signatures. Not only what is about to be swept: the manifest may not be looked at again before that is.
+func (s *Store) bringAbout(ctx context.Context, repo, subject string, depth int) error {
+	if depth == 0 {
+		return nil
+	}
+	about, err := s.About(ctx, repo, subject)
+	if err != nil {
+		return err
+	}
+	for _, digest := range about {
+		m, err := s.Manifest(ctx, repo, digest)
+		if errors.Is(err, ErrNotFound) {
+			continue // deleted
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.bringAbout(ctx, repo, digest, depth-1); err != nil {
+			return err
+		}
+		if err := s.PutAbout(ctx, repo, subject, digest); err != nil {
+			return err
+		}
+		o, err := newObject(repo, manifestKind, digest)
+		if err == nil {
+			err = s.writeDocument(ctx, o, m)
+		}
+		if err != nil {
+			return err
+		}
+		s.tellCopied(o, s.Generation())
+	}
+	return nil
 }

@@ -115,7 +115,13 @@ func (s *Store) document(ctx context.Context, repo string, k kind, digest string
 		return unpackDocument(packed, digest)
 	})
 	if err == nil && at.dying && stay {
-		if err = s.writeDocument(ctx, o, m); err == nil {
+		if k == manifestKind {
+			err = s.bringAbout(ctx, repo, digest, maxAbout)
+		}
+		if err == nil {
+			err = s.writeDocument(ctx, o, m)
+		}
+		if err == nil {
 			s.tellCopied(o, s.Generation())
 		}
 	}
