@@ -120,10 +120,14 @@ func (ex *exchange) releaseHeldBefore(doc *ocidoc.Document) error {
 			if child == nil {
 				return nil
 			}
-			if there, err := ex.exists(manifestPath(e.Digest)); there || err != nil {
+			there, err := ex.exists(manifestPath(e.Digest))
+			if err == nil && !there {
+				err = ex.releaseManifest(e.Digest, child)
+			}
+			if err != nil {
 				return err
 			}
-			return ex.releaseManifest(e.Digest, child)
+			return ex.releaseAbout(e.Digest, maxAboutDepth)
 		})
 	}
 	return g.Wait()
