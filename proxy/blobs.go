@@ -150,6 +150,9 @@ func (ex *exchange) heldBlob(digest string, ahead *lookUp) (*held, error) {
 		ex.p.storageTrouble(ex.log, "look up blob "+digest, err)
 		return nil, nil
 	}
+	if h == nil && digest == filters.EmptyDigest && ex.r.Method == http.MethodGet {
+		h = emptyHeld() // who only asks whether it is there sends it, and it may be needed upstream
+	}
 	if h == nil {
 		return nil, nil
 	}

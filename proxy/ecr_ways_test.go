@@ -360,3 +360,29 @@ func TestAStatementThatECRDoesNotGiveBackIsAskedForAgain(t *testing.T) {
 		})
 	}
 }
+
+// Amazon ECR says that it has `{}`, since something there refers to it, and so no client sends it. What an attestation needs
+// of that is known without a copy.
+func TestAnOriginalIsWholeWithoutACopyOfTheEmptyBlob(t *testing.T) {
+	for _, act := range []filters.Action{filters.Strip, filters.Store} {
+		for _, client := range proxytest.Clients() {
+			if !client.Indexes {
+				continue
+			}
+			t.Run(fmt.Sprint(act, " ", client.Name), func(t *testing.T) {
+				r := newAWSRig(t, nil, action(act))
+				before := newRig(t, r.upstream, with(ecrCredentials), action(filters.Forward))
+				before.push(proxytest.BuildKit, "app", "0", proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormArtifact, Build: 1}))
+				tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormArtifact})
+				r.push(client.Push, "app", "1", tree)
+				back, err := proxytest.PullAll(context.Background(), r.url(), "app", tree.Digest())
+				if err == nil {
+					err = back.Equal(tree)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}

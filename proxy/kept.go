@@ -33,6 +33,9 @@ func (ex *exchange) keepsWhole(digest string, m *ocidoc.Document) bool {
 		}
 	}
 	for _, d := range blobsOf(m) {
+		if d.Digest == filters.EmptyDigest { // it is known without a copy
+			continue
+		}
 		h, err := ex.findBlob(d.Digest)
 		if err == nil && h == nil && !ex.onECR() { // which does not give back what no image refers to
 			// The client may have mounted it upstream, from a repository that is not under this rule.
