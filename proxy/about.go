@@ -62,9 +62,7 @@ func (ex *exchange) keepAbout(ref string, doc *ocidoc.Document, contentType stri
 		return true, err
 	}
 	ex.log.Warn("artifact about an attestation is forwarded, since not all of it can be kept", append(attrs, "reason", err)...)
-	if p, is := errors.AsType[*passed](err); is {
-		discard(p.resp)
-	}
+	forgo(err)
 	return false, nil
 }
 

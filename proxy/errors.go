@@ -110,6 +110,13 @@ func (p *passed) Error() string {
 	return fmt.Sprintf("upstream answered %s to %s %s", p.resp.Status, p.resp.Request.Method, p.resp.Request.URL.Path)
 }
 
+// forgo is done with an error that goes to nobody.
+func forgo(err error) {
+	if p, is := errors.AsType[*passed](err); is {
+		discard(p.resp)
+	}
+}
+
 // writeFailure sends the error body of the distribution spec ("Error Codes").
 func writeFailure(w http.ResponseWriter, f *Failure) {
 	for k, v := range f.Header {

@@ -16,20 +16,26 @@ import (
 
 // keepsWhole makes sure that what a held manifest refers to is still here and will stay for a while:
 // a client that is told that the manifest exists does not send its blobs.
-func (ex *exchange) keepsWhole(digest string, m *ocidoc.Document) bool {
+func (ex *exchange) keepsWhole(digest string, m *ocidoc.Document) (bool, error) {
 	_, _, err := ex.p.quarantine.StatManifest(ex.ctx(), ex.repo, digest)
 	if errors.Is(err, quarantine.ErrNotFound) {
 		err = ex.p.attest.StatDocument(ex.ctx(), ex.repo, digest)
 	}
+	if errors.Is(err, attest.ErrNotFound) {
+		return false, nil
+	}
 	if err != nil {
-		return false
+		return false, &storageFailed{cause: err}
 	}
 	if !filters.IsAttestation(m) && m.Subject != nil {
-		if listed, err := ex.isListed(digest, m); !listed || err != nil {
-			return false
+		switch listed, err := ex.isListed(digest, m); {
+		case err != nil:
+			return false, &storageFailed{cause: err}
+		case !listed:
+			return false, nil
 		}
 		if err := ex.p.quarantine.StatAbout(ex.ctx(), ex.repo, m.Subject.Digest, digest); err != nil && !errors.Is(err, quarantine.ErrNotFound) {
-			return false
+			return false, &storageFailed{cause: err}
 		}
 	}
 	for _, d := range blobsOf(m) {
@@ -37,19 +43,19 @@ func (ex *exchange) keepsWhole(digest string, m *ocidoc.Document) bool {
 			continue
 		}
 		h, err := ex.findBlob(d.Digest)
-		if err == nil && h == nil && !ex.onECR() { // which does not give back what no image refers to
-			// The client may have mounted it upstream, from a repository that is not under this rule.
-			there, err := ex.exists(blobPath(d.Digest))
-			if err != nil || !there {
-				return false
-			}
-			continue
+		if err != nil {
+			return false, &storageFailed{cause: err}
 		}
-		if err != nil || h == nil {
-			return false
+		there := h != nil
+		if !there && !ex.onECR() { // which does not give back what no image refers to
+			// The client may have mounted it upstream, from a repository that is not under this rule.
+			there, err = ex.exists(blobPath(d.Digest))
+		}
+		if err != nil || !there {
+			return false, err
 		}
 	}
-	return true
+	return true, nil
 }
 
 // original serves a rewritten document by the digest that its client knows, as long as upstream
@@ -73,7 +79,18 @@ func (ex *exchange) original(digest string, aliases []quarantine.Alias) (*localD
 		if err != nil {
 			return nil, ex.storageTransient(err, "original document %s of repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)
 		}
-		if b == nil || !ex.keepsTaken(a) {
+		whole := b != nil
+		if whole {
+			whole, err = ex.keepsTaken(a)
+		}
+		if err != nil && ex.r.Method == http.MethodGet {
+			if s, is := errors.AsType[*storageFailed](err); is {
+				return nil, ex.storageTransient(s.cause, "what %s of repository %s lists could not be read from the storage of sluice, see its log", digest, ex.repo)
+			}
+			return nil, err
+		}
+		forgo(err) // who asks by HEAD is about to send it
+		if !whole {
 			if gone == nil { // what an earlier rule made of it may have taken less away, and still be whole
 				gone = refuse(http.StatusNotFound, codeManifestUnknown,
 					"%s was forwarded as %s and is no longer kept whole (its attestations were deleted, or retention is over): use %s@%s",
@@ -89,7 +106,7 @@ func (ex *exchange) original(digest string, aliases []quarantine.Alias) (*localD
 // keepsTaken makes sure that everything which an original lists and upstream lacks is still here: a
 // reader that is shown the original fails when one of them is 404 (Docker 29, containerd 2.2), and a
 // client that is told that it exists does not send them again.
-func (ex *exchange) keepsTaken(a quarantine.Alias) bool {
+func (ex *exchange) keepsTaken(a quarantine.Alias) (bool, error) {
 	find := ex.findManifest
 	if a.Action == filters.Store { // one that was deleted, and pushed again, waits in quarantine for its index
 		find = ex.findStored
@@ -97,19 +114,25 @@ func (ex *exchange) keepsTaken(a quarantine.Alias) bool {
 	for _, d := range a.Taken {
 		m, err := find(d)
 		if err != nil {
-			return false
+			return false, &storageFailed{cause: err}
 		}
 		if m == nil {
-			if b, err := ex.findOriginal(d); err != nil || b == nil {
-				return false
+			switch b, err := ex.findOriginal(d); {
+			case err != nil:
+				return false, &storageFailed{cause: err}
+			case b == nil:
+				return false, nil
 			}
 			continue
 		}
-		if filters.IsAttestation(m) && !ex.keepsWhole(d, m) { // the blobs of a converted image are upstream
-			return false
+		if !filters.IsAttestation(m) { // the blobs of a converted image are upstream
+			continue
+		}
+		if whole, err := ex.keepsWhole(d, m); err != nil || !whole {
+			return false, err
 		}
 	}
-	return true
+	return true, nil
 }
 
 // findOriginal reads the bytes that were received, from either place. nil is "gone".

@@ -140,8 +140,11 @@ func (ex *exchange) localManifest(digest string) (*localDocument, error) {
 	if may, err := ex.mayRead(); !may {
 		return nil, err
 	}
-	if ex.r.Method == http.MethodHead && !ex.keepsWhole(digest, m) {
-		return nil, nil // the client then sends the manifest again, and the blobs that have gone
+	if ex.r.Method == http.MethodHead {
+		if whole, err := ex.keepsWhole(digest, m); !whole || err != nil {
+			forgo(err)
+			return nil, nil // the client then sends the manifest again, and the blobs that have gone
+		}
 	}
 	return &localDocument{mediaType: m.ContentType, bytes: m.Bytes}, nil
 }
@@ -247,7 +250,11 @@ func (ex *exchange) originalOf(tag, forwarded string) *localDocument {
 	for _, a := range aliases {
 		if a.Forwarded == forwarded && a.Action == filters.Store && a.Unwrap == ex.rule.Unwrap && a.MediaTypes == converted(ex.policy()) {
 			b, err := ex.findOriginal(original)
-			if err != nil || b == nil || !ex.keepsTaken(a) {
+			if err != nil || b == nil {
+				return nil
+			}
+			if whole, err := ex.keepsTaken(a); !whole || err != nil {
+				forgo(err)
 				return nil
 			}
 			return &localDocument{mediaType: a.OriginalMediaType, bytes: b, forwarded: forwarded}

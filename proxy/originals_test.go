@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -215,6 +216,37 @@ func TestADeletedAttestationIsKeptAgainWhenItIsPushedAgain(t *testing.T) {
 				if err != nil {
 					t.Errorf("view %s: %v", v, err)
 				}
+			}
+		})
+	}
+}
+
+// A puller takes "not found" as final. Of what is known to be an original nobody knows that while the storage fails; whether it
+// is one is not asked at the price of pushes that have nothing to do with attestations.
+func TestAnOriginalIsNotGoneWhileTheStorageFails(t *testing.T) {
+	for _, act := range []filters.Action{filters.Strip, filters.Store} {
+		t.Run(string(act), func(t *testing.T) {
+			driver := proxytest.NewFailingDriver(inmemory.New())
+			r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), action(act), storage(driver))
+			tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
+			r.push(proxytest.BuildKit, "app", "1", tree)
+			driver.Fail(0, proxytest.FaultError)
+			r.restart() // it remembers nothing
+			failed := 0
+			proxytest.EveryCall(t, driver.Fault, proxytest.FaultError, func(t *testing.T, heal func()) {
+				a := r.request(http.MethodGet, "/v2/app/manifests/"+tree.Digest(), nil, acceptAll...)
+				known := !strings.Contains(driver.Failed(), " /aliases/")
+				switch heal(); {
+				case a.StatusCode == http.StatusOK, a.StatusCode == http.StatusNotFound && !known:
+				case a.StatusCode == http.StatusTooManyRequests:
+					failed++
+				default:
+					t.Errorf("%s: %s", a.Status, a.body)
+				}
+				r.request(http.MethodGet, "/v2/app/manifests/"+tree.Digest(), nil, acceptAll...).want(t, http.StatusOK)
+			})
+			if failed == 0 {
+				t.Error("no fault mattered, so nothing was shown")
 			}
 		})
 	}

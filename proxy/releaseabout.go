@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"slices"
 
 	"sluice/filters/ocidoc"
@@ -36,9 +35,7 @@ func (ex *exchange) releaseAbout(attestation string, depth int) error {
 				return err
 			}
 			ex.log.Warn("artifact about an attestation stays behind, since upstream does not take it", "digest", digest, "subject", attestation, "reason", err)
-			if p, is := errors.AsType[*passed](err); is {
-				discard(p.resp)
-			}
+			forgo(err)
 			continue
 		}
 		if err = ex.releaseAbout(digest, depth-1); err != nil {
