@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -99,6 +100,7 @@ func (c *client) push(ctx context.Context) {
 // arrives pushes again and again, also when the load is over: nothing is to be left half done.
 func (c *client) arrives(ctx context.Context, p proxytest.Client, repo, tag string, tree, plain *proxytest.Tree) bool {
 	began := time.Now()
+	var errs []string // one like the one before once
 	limit, stop := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer stop()
 	for try := 1; ; try++ {
@@ -108,8 +110,11 @@ func (c *client) arrives(ctx context.Context, p proxytest.Client, repo, tag stri
 			return true
 		}
 		if limit.Err() != nil || try == tries {
-			c.t.Errorf("a push of %s:%s with %s does not end well with %d tries in %s: %v", repo, tag, p.Name, try, time.Since(began), err)
+			c.t.Errorf("a push of %s:%s with %s does not end well with %d tries in %s: %s", repo, tag, p.Name, try, time.Since(began), strings.Join(append(errs, err.Error()), "\n\t"))
 			return false
+		}
+		if text := err.Error(); len(errs) == 0 || errs[len(errs)-1] != text {
+			errs = append(errs, text)
 		}
 		c.n.did("pushes again")
 		c.pause(limit, time.Second)
