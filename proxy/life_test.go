@@ -166,7 +166,7 @@ func (l *life) changeRule() {
 func (l *life) step(repo, tag string) {
 	l.t.Helper()
 	tree := one(l, l.trees...)
-	switch l.IntN(14) {
+	switch l.IntN(15) {
 	case 0:
 		d := time.Duration(l.IntN(130)) * time.Hour
 		l.now.Add(int64(d))
@@ -183,6 +183,8 @@ func (l *life) step(repo, tag string) {
 	case 6:
 		l.happens("restart")
 		one(l, l.rs...).restart()
+	case 9:
+		l.deleteImage(repo, tag)
 	case 7, 8:
 		other := one(l, l.trees...)
 		l.push(l.pushOf(repo, tag, tree), l.pushOf(one(l, "app", "lib"), one(l, "1", "2"), other))
@@ -234,6 +236,34 @@ func (l *life) delete(what, repo, digest string) {
 		return p.repo == repo && (p.ref == digest || slices.ContainsFunc(tree.Attestations(), func(m *proxytest.Manifest) bool { return m.Digest == digest }))
 	})
 	maps.DeleteFunc(l.signed, func(p place, s *signature) bool { return p.repo == repo && s.subject == digest })
+}
+
+// deleteImage deletes what is under a tag, as the registry has it, and what it is only part of stays whole.
+func (l *life) deleteImage(repo, tag string) {
+	l.t.Helper()
+	under := func(ref string) (digest, mediaType string) {
+		h := l.rs[0].direct(http.MethodHead, "/v2/"+repo+"/manifests/"+ref, nil, acceptAll...).Header
+		return h.Get("Docker-Content-Digest"), h.Get("Content-Type")
+	}
+	forwarded, mediaType := under(tag)
+	if forwarded == "" || mediaType != ociIndex && mediaType != proxytest.MediaTypeDockerList {
+		return
+	}
+	l.happens("delete image %s of %s", forwarded, repo)
+	one(l, l.rs...).request(http.MethodDelete, "/v2/"+repo+"/manifests/"+forwarded, nil).want(l.t, http.StatusAccepted)
+	there := func(r *rig, p place) bool {
+		return r.request(http.MethodHead, "/v2/"+p.repo+"/manifests/"+p.ref, nil, acceptAll...).StatusCode == http.StatusOK
+	}
+	for _, p := range inOrder(l.tags) {
+		if d, _ := under(p.ref); p.repo == repo && d == "" {
+			delete(l.tags, p)
+		}
+	}
+	for _, p := range inOrder(l.kept) {
+		if p.repo == repo && !there(one(l, l.rs...), p) { // it is read as long as the registry has its counterpart
+			delete(l.kept, p)
+		}
+	}
 }
 
 // A lifePush is one push that is about to be made.
