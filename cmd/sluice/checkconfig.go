@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"sluice/filters"
 	"sluice/proxy/config"
 )
 
@@ -60,12 +62,28 @@ func summarize(w io.Writer, c *config.Config) error {
 	if c.Storage.Shared() {
 		fmt.Fprintf(&b, "storage   %s, which replicas can share\n", c.Storage.Driver())
 	}
-	for _, r := range c.Rules {
+	if c.Store.To != config.StoreToStorage {
+		b.WriteString("store     " + destination(c) + "\n")
+	}
+	for _, r := range append(slices.Clone(c.Rules), config.Rule{}) {
 		fmt.Fprintf(&b, "rule      %s\n", effective(c.Effective(r)))
 	}
-	fmt.Fprintf(&b, "rule      %s\n", effective(c.Effective(config.Rule{})))
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// destination is where store puts attestations that leave the storage.
+func destination(c *config.Config) string {
+	to := "attestations go to the image's own repository, as referrers"
+	if c.Store.To == config.StoreToRepository {
+		to = "attestations go to repository " + c.Store.Repository
+	}
+	for _, r := range append(slices.Clone(c.Rules), config.Rule{}) {
+		if c.Effective(r).Attestations == filters.Store {
+			return to
+		}
+	}
+	return to + ", and no rule stores any"
 }
 
 func effective(s config.RuleSettings) string {
