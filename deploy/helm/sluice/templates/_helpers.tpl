@@ -29,7 +29,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 
 {{- /* What contradicts itself is refused at install time, not found in a crash loop. */ -}}
 {{- define "sluice.check" -}}
+{{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) }}
+{{- fail "autoscaling.minReplicas is more than autoscaling.maxReplicas" }}
+{{- end }}
 {{- if not .Values.existingSecret }}
+{{- $timeout := toString (dig "shutdown_timeout" "30s" .Values.config) }}
+{{- $seconds := 0 }}
+{{- if regexMatch "^[0-9]+s$" $timeout }}{{ $seconds = int (trimSuffix "s" $timeout) }}{{ end }}
+{{- if regexMatch "^[0-9]+m$" $timeout }}{{ $seconds = mul 60 (int (trimSuffix "m" $timeout)) }}{{ end }}
+{{- if ge (add $seconds (int .Values.preStopSeconds)) (int64 .Values.terminationGracePeriodSeconds) }}
+{{- fail "terminationGracePeriodSeconds must be more than preStopSeconds and config.shutdown_timeout together: pods would be killed in the middle of pushes" }}
+{{- end }}
 {{- $several := or .Values.autoscaling.enabled (gt (int .Values.replicaCount) 1) }}
 {{- if and $several (or (not .Values.config.storage) (hasKey .Values.config.storage "filesystem")) }}
 {{- fail "config.storage.filesystem is one replica's own: set replicaCount to 1 and autoscaling.enabled to false, or take storage that replicas share (s3, gcs, azure)" }}
