@@ -224,6 +224,7 @@ func (ex *exchange) holdCopy(d ocidoc.Descriptor) error {
 			return err
 		}
 	}
+	defer ex.roomForBlob(h.size)()
 	content, err := h.bytes(maxAboutBytes)
 	if err != nil {
 		return refuse(http.StatusBadGateway, codeUnavailable, "blob %s of repository %s could not be read from upstream: %v", d.Digest, ex.repo, err).because(err)

@@ -296,6 +296,19 @@ func (h *held) drop() error {
 	return err
 }
 
+// largeBlobs are in memory at the same time: of over 64 KiB each, and up to 4 MiB.
+const largeBlobs = 8
+
+// roomForBlob waits until a blob may be read whole. One that waits has the places of others to wait for that are only
+// reading, and what they read from does not take for ever: so a client that hangs up ends nothing half-way.
+func (ex *exchange) roomForBlob(size int64) (release func()) {
+	if size <= believed {
+		return func() {}
+	}
+	_ = ex.p.largeBlobs.Acquire(context.WithoutCancel(ex.ctx()), 1) // it ends with a context only
+	return func() { ex.p.largeBlobs.Release(1) }
+}
+
 // bytes reads a small held blob whole.
 func (h *held) bytes(limit int64) ([]byte, error) {
 	defer h.Close()

@@ -8,6 +8,15 @@ import (
 	"sluice/proxy/session"
 )
 
+// RoomForBlobs is true while no large blob is in memory.
+func (p *Proxy) RoomForBlobs() bool {
+	if !p.largeBlobs.TryAcquire(largeBlobs) {
+		return false
+	}
+	p.largeBlobs.Release(largeBlobs)
+	return true
+}
+
 // Settle waits for what nobody waits for: sessions that are cancelled in the background.
 func (p *Proxy) Settle() { p.background.Wait() }
 

@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
+
+	"sluice/filters/ocidoc"
 	"sluice/proxy/proxytest"
 )
 
@@ -98,4 +101,42 @@ func TestALargeManifestThatCameInTimeMayTakeTheRegistryLonger(t *testing.T) {
 	}})
 	large := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[%s]}`, ociIndex, strings.Repeat(" ", 100<<10))
 	r.request(http.MethodPut, "/v2/app/manifests/1", large, "Content-Type", ociIndex).want(t, http.StatusCreated)
+}
+
+// Nor are many large statements, which are read whole where nothing else says which image an attestation is about.
+func TestFewLargeStatementsAreInMemoryAtOnce(t *testing.T) {
+	driver := proxytest.NewFailingDriver(inmemory.New())
+	h := newHolding(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{}), storage(driver))
+	for n, c := range map[int]struct{ roomWhileRead bool }{100: {true}, 200 << 10: {false}} {
+		st := statementOf(n, n)
+		m := attestationNaming(len(st), st)
+		if b, m := h.blob(st), h.manifest(m); b != http.StatusCreated || m != http.StatusCreated {
+			t.Fatalf("the statement is answered %d, its attestation %d", b, m)
+		}
+		reading := make(chan struct{}, 100)
+		goOn := driver.Hang(func(what string) bool {
+			call, path, _ := strings.Cut(what, " ")
+			hangs := (call == "GetContent" || call == "Reader.Read") && strings.HasSuffix(path, "/_blobs/sha256/"+strings.TrimPrefix(ocidoc.DigestOf(st), "sha256:"))
+			if hangs {
+				select {
+				case reading <- struct{}{}:
+				default:
+				}
+			}
+			return hangs
+		})
+		done := make(chan int)
+		go func() { done <- h.index([][]byte{m}, st) }()
+		<-reading
+		if room := h.proxy.RoomForBlobs(); room != c.roomWhileRead {
+			t.Errorf("a statement of %d bytes is read and there is room for all that there may be: %t", len(st), room)
+		}
+		goOn()
+		if status := <-done; status != http.StatusCreated {
+			t.Errorf("the index is answered %d", status)
+		}
+		if !h.proxy.RoomForBlobs() {
+			t.Error("the room is not given back")
+		}
+	}
 }

@@ -29,6 +29,7 @@ type carried struct {
 	largeManifests *semaphore.Weighted
 	heavyPushes    *semaphore.Weighted // whose children are (judge.go)
 	childReads     *semaphore.Weighted
+	largeBlobs     *semaphore.Weighted
 	lost           *objects.Lost // calls to the storage
 	fallbackTags   *keyedMutex
 	embedded       *sharedEmbedded
@@ -39,7 +40,7 @@ type carried struct {
 func newCarried(version string) *carried {
 	return &carried{
 		observe: observe.New(version), progress: newProgress(), held: newHeldLedger(), largeManifests: semaphore.NewWeighted(largeManifests),
-		heavyPushes: semaphore.NewWeighted(heavyPushes), childReads: semaphore.NewWeighted(childReads), lost: &objects.Lost{}, fallbackTags: &keyedMutex{},
+		heavyPushes: semaphore.NewWeighted(heavyPushes), childReads: semaphore.NewWeighted(childReads), largeBlobs: semaphore.NewWeighted(largeBlobs), lost: &objects.Lost{}, fallbackTags: &keyedMutex{},
 		embedded: &sharedEmbedded{}, instance: newID(),
 	}
 }

@@ -252,11 +252,7 @@ func (ex *exchange) pushedSubject(rw *rewriting, t filters.Taken) ocidoc.Descrip
 		if err != nil || h == nil || h.size > maxStatementRead {
 			continue
 		}
-		b, err := h.bytes(maxStatementRead)
-		if err != nil {
-			continue
-		}
-		info, err := filters.ParseStatement(b)
+		info, err := ex.statement(h)
 		if err != nil {
 			continue
 		}
@@ -268,6 +264,16 @@ func (ex *exchange) pushedSubject(rw *rewriting, t filters.Taken) ocidoc.Descrip
 	}
 	ex.log.Warn("attestation does not say which image of its index it is about", "digest", t.Entry.Digest)
 	return ocidoc.Descriptor{}
+}
+
+// statement reads and parses one.
+func (ex *exchange) statement(h *held) (filters.StatementInfo, error) {
+	defer ex.roomForBlob(h.size)()
+	b, err := h.bytes(maxStatementRead)
+	if err != nil {
+		return filters.StatementInfo{}, err
+	}
+	return filters.ParseStatement(b)
 }
 
 // entryOf is the plain descriptor of an entry, without what only the index says of it.
