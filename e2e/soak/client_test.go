@@ -17,7 +17,7 @@ import (
 
 const (
 	patience = 3 * time.Minute // for one push with its retries
-	tries    = 60              // of one push
+	tries    = 200             // of one push: on a busy machine many meet a fault
 	variants = 100             // different images of a client; more would only fill the storage
 	between  = 60 * time.Millisecond
 )
