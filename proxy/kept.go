@@ -121,7 +121,10 @@ func (ex *exchange) keepsTaken(a quarantine.Alias) (bool, error) {
 			case err != nil:
 				return false, &storageFailed{cause: err}
 			case b == nil:
-				return false, nil
+				// Upstream may have it after all (on_storage_error: forward, or a rule that was changed), and readers find it there.
+				if there, err := ex.exists(manifestPath(d)); err != nil || !there {
+					return false, err
+				}
 			}
 			continue
 		}

@@ -251,3 +251,18 @@ func TestAnOriginalIsNotGoneWhileTheStorageFails(t *testing.T) {
 		})
 	}
 }
+
+// I6: an attestation that went upstream while another rule held, or while the storage failed, is not sent again by clients that
+// ask first. What readers find upstream is missing nowhere.
+func TestAnOriginalIsWholeWithAnAttestationThatUpstreamHas(t *testing.T) {
+	up, storage := proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), storage(inmemory.New())
+	tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
+	newRig(t, up, storage, action(filters.Forward)).push(proxytest.BuildKit, "app", "1", tree)
+	r := newRig(t, up, storage, action(filters.Strip), with(func(c *config.Config) { c.Unwrap = filters.UnwrapNever }))
+	r.direct(http.MethodHead, "/v2/app/manifests/"+tree.Attestations()[0].Digest, nil, acceptAll...).want(t, http.StatusOK)
+	other := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy, Compact: true})
+	if other.Digest() == tree.Digest() || other.Attestations()[0].Digest != tree.Attestations()[0].Digest {
+		t.Fatal("the same attestations are not in another index")
+	}
+	r.push(proxytest.Oras, "app", "2", other)
+}
