@@ -141,7 +141,9 @@ func (ex *exchange) missing(digests []string) []string {
 			return err
 		})
 	}
-	_ = g.Wait()
+	if err := g.Wait(); err != nil {
+		ex.log.Debug("whether upstream has all that an index lists could not be looked up", "reason", err)
+	}
 	var out []string
 	for i, digest := range digests {
 		if gone[i] {

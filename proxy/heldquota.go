@@ -66,8 +66,8 @@ func (m *metered) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// keepPart keeps one more part of an upload, and charges for it; errNoRoom is for the caller. A client that hangs up when all of it is there may or may
-// not leave it in the storage: it costs.
+// keepPart keeps one more part of an upload, and charges for it; errNoRoom is for the caller. A client that hangs up when all
+// of it is there may or may not leave it in the storage: it costs.
 func (ex *exchange) keepPart(st *session.State, body io.Reader, most int64) (int64, error) {
 	if ex.outlived(st) {
 		return 0, refuse(http.StatusNotFound, codeBlobUploadUnknown, "upload to repository %s has expired: start again with POST", ex.repo)

@@ -8,8 +8,8 @@ import (
 
 // Imports go one way: cmd -> proxy, proxy/*, filters; proxy -> proxy/*, filters; packages below
 // proxy/ import neither each other nor proxy, except proxy/internal/*, which several of them share
-// and which imports none of them (but proxy/internal/contain, which imports nothing); filters -> filters/ocidoc only. What is for tests only (which
-// may import it wherever they are) no package imports.
+// and which imports none of them (but proxy/internal/contain, which imports nothing);
+// filters -> filters/ocidoc only. What is for tests only (which may import it wherever they are) no package imports.
 func TestImportsGoOneWay(t *testing.T) {
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "sluice/...").Output()
 	if err != nil {

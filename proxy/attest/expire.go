@@ -14,7 +14,8 @@ import (
 // Expire deletes the records of attestations whose newest one is older than before, in all repositories, and says of
 // how many. What is about an attestation is as old as that. Nothing finds these any more, and what no other record names
 // goes with the next sweeps: whether a push is about to record it again is what Sweep minds. One that is recorded anew
-// meanwhile stays, with what is about it. An attestation that fails does not keep the others from being deleted, nor a repository with a malformed record other repositories.
+// meanwhile stays, with what is about it. An attestation that fails does not keep the others from being deleted, nor a
+// repository with a malformed record other repositories.
 func (s *Store) Expire(ctx context.Context, before time.Time) (int, error) {
 	files, err := s.storage.Files(ctx, "/"+root, func(folder string) bool {
 		return strings.HasPrefix(folder, "_") && folder != string(recordKind)

@@ -116,7 +116,7 @@ func (s *Store) Referrers(ctx context.Context, repo, subject string) ([]Referrer
 			return nil
 		})
 	}
-	_ = g.Wait() // the errors are in failed
+	errs = append(errs, g.Wait()) // a bug only: the errors are in failed
 	newest := map[string]Referrer{}
 	for _, r := range read {
 		if r == nil || s.now().Sub(r.At) > referrerLife {
