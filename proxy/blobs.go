@@ -150,7 +150,7 @@ func (ex *exchange) heldBlob(digest string, ahead *lookUp) (*held, error) {
 		ex.p.storageTrouble(ex.log, "look up blob "+digest, err)
 		return nil, nil
 	}
-	if h == nil && digest == filters.EmptyDigest && ex.r.Method == http.MethodGet {
+	if h == nil && ex.knownWithoutACopy(digest) && ex.r.Method == http.MethodGet {
 		h = emptyHeld() // who only asks whether it is there sends it, and it may be needed upstream
 	}
 	if h == nil {
@@ -160,6 +160,12 @@ func (ex *exchange) heldBlob(digest string, ahead *lookUp) (*held, error) {
 		return nil, err
 	}
 	return h, nil
+}
+
+// knownWithoutACopy is true for `{}` on Amazon ECR: ECR says that it has it, so that no client sends it, and does not give
+// it back. Other registries give what they say they have, and `{}` is there once it was pushed.
+func (ex *exchange) knownWithoutACopy(digest string) bool {
+	return digest == filters.EmptyDigest && ex.onECR()
 }
 
 // holdsBlobs is false where nothing but upstream can have a blob.

@@ -39,7 +39,7 @@ func (ex *exchange) keepsWhole(digest string, m *ocidoc.Document) (bool, error) 
 		}
 	}
 	for _, d := range blobsOf(m) {
-		if d.Digest == filters.EmptyDigest { // it is known without a copy
+		if ex.knownWithoutACopy(d.Digest) {
 			continue
 		}
 		h, err := ex.findBlob(d.Digest)
