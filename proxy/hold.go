@@ -327,13 +327,5 @@ func (ex *exchange) cannotHold(digest string, content []byte, cause error) error
 
 // sendBlob uploads bytes that are at hand.
 func (ex *exchange) sendBlob(digest string, content []byte) error {
-	location, err := ex.openSession()
-	if err != nil {
-		return err
-	}
-	resp, err := ex.do(upstream.Request{
-		Method: http.MethodPut, Location: location, Query: queryDigest(digest), Push: true,
-		Header: http.Header{"Content-Type": {"application/octet-stream"}}, Replay: content, ContentLength: int64(len(content)),
-	})
-	return ex.closed(resp, err, digest, int64(len(content)))
+	return ex.sendWhole(digest, int64(len(content)), func(q *upstream.Request, _ bool) { q.Replay = content })
 }

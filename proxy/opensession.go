@@ -72,7 +72,7 @@ func (a *authority) take(k proofKey) string {
 // openFor gives an upload its upstream session, unless a refused mount has opened one for it.
 func (ex *exchange) openFor(st *session.State) (err error) {
 	if st.Location == "" {
-		st.Location, err = ex.openSession()
+		st.Location, _, err = ex.openSession()
 	}
 	return err
 }
@@ -100,11 +100,17 @@ func (ex *exchange) abandon(st *session.State) {
 	})
 }
 
-// openSession is an upload session for bytes that go upstream.
-func (ex *exchange) openSession() (string, error) {
+// openSession is an upload session for bytes that go upstream. spare is true for one that was opened before anybody needed it.
+func (ex *exchange) openSession() (location string, spare bool, err error) {
 	if location := ex.p.authority.take(ex.proofKey(true)); location != "" {
-		return location, nil
+		return location, true, nil
 	}
+	location, err = ex.openAnother()
+	return location, false, err
+}
+
+// openAnother opens an upload session, whether there is a spare one or not.
+func (ex *exchange) openAnother() (string, error) {
 	resp, err := ex.do(upstream.Request{Method: http.MethodPost, Path: "blobs/uploads/", Push: true})
 	if err != nil {
 		return "", err

@@ -232,20 +232,40 @@ func (ex *exchange) sendHeld(digest string, h *held) error {
 		ex.p.heldQuota.release(heldBlobOf(ex.repo, digest))
 		return nil
 	}
-	location, err := ex.openSession()
-	if err != nil {
-		return err
-	}
-	resp, err := ex.do(upstream.Request{
-		Method: http.MethodPut, Location: location, Query: queryDigest(digest), Push: true,
-		Header: http.Header{"Content-Type": {"application/octet-stream"}}, Body: h, ContentLength: h.size,
+	err := ex.sendWhole(digest, h.size, func(q *upstream.Request, again bool) {
+		if again { // the first try may be reading still
+			h = &held{size: h.size, open: h.open, ctx: h.ctx}
+		}
+		q.Body = h
 	})
-	if err := ex.closed(resp, err, digest, h.size); err != nil {
+	_ = h.Close()
+	if err != nil {
 		return err
 	}
 	ex.p.heldQuota.release(heldBlobOf(ex.repo, digest))
 	ex.log.Info("held blob released", "digest", digest, "bytes", h.size)
 	return nil
+}
+
+// sendWhole sends a blob that can be read again in one request. Upstream may have forgotten a spare session since it opened it, by a
+// restart for one: then the blob is sent once more, into another. body gives the request its body, again for the second one.
+func (ex *exchange) sendWhole(digest string, size int64, body func(q *upstream.Request, again bool)) error {
+	location, spare, err := ex.openSession()
+	for again := false; err == nil; location, err = ex.openAnother() {
+		q := upstream.Request{
+			Method: http.MethodPut, Location: location, Query: queryDigest(digest), Push: true,
+			Header: http.Header{"Content-Type": octetStream}, ContentLength: size,
+		}
+		body(&q, again)
+		resp, err := ex.do(q)
+		if again || !spare || err != nil || resp.StatusCode != http.StatusNotFound || ex.arrived(digest, size) {
+			return ex.closed(resp, err, digest, size)
+		}
+		discard(resp)
+		again = true
+		ex.log.Info("upstream has forgotten an upload session that it opened, the blob is sent once more", "blob", digest)
+	}
+	return err
 }
 
 // emptyHeld is `{}`, which needs no copy that a client sent.
