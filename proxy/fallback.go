@@ -238,8 +238,8 @@ func (ex *exchange) deleted(digest string) bool {
 
 // upstreamHasReferrers asks; an upstream that answers the API but not OCI-Subject needs no tag.
 func (ex *exchange) upstreamHasReferrers(digest string) (bool, error) {
-	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: "referrers/" + digest})
-	if err != nil {
+	resp, b, err := askWhole(ex.do, upstream.Request{Method: http.MethodGet, Path: "referrers/" + digest}, ocidoc.MaxBytes)
+	if resp == nil {
 		return false, err
 	}
 	switch {
@@ -249,8 +249,11 @@ func (ex *exchange) upstreamHasReferrers(digest string) (bool, error) {
 	case resp.StatusCode != http.StatusOK: // a right that is missing, or trouble, says nothing about the API
 		return false, &passed{resp}
 	}
-	index, err := readIndex(resp)
-	return err == nil && (index.Manifests != nil || index.MediaType != ""), nil
+	if err != nil && !errors.Is(err, errLongDocument) { // it says nothing about the API either
+		return false, ex.unreadReferrers(digest, err)
+	}
+	var index ocispec.Index
+	return json.Unmarshal(b, &index) == nil && (index.Manifests != nil || index.MediaType != ""), nil
 }
 
 // A keyedMutex lets one goroutine of this process at a time change one fallback tag: those that wait find what they want

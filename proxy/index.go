@@ -318,8 +318,9 @@ func (ex *exchange) refuseTags(doc *ocidoc.Document) error {
 
 // fetchManifest reads a document of at most so many bytes from upstream by digest, and makes sure that it is the one.
 func (ex *exchange) fetchManifest(digest string, limit int64) (*ocidoc.Document, error) {
-	resp, err := ex.askManifest(upstream.Request{Method: http.MethodGet, Path: manifestPath(digest), Header: http.Header{"Accept": manifestTypes}})
-	if err != nil {
+	q := upstream.Request{Method: http.MethodGet, Path: manifestPath(digest), Header: http.Header{"Accept": manifestTypes}}
+	resp, b, err := askWhole(ex.askManifest, q, limit)
+	if resp == nil {
 		return nil, err
 	}
 	if resp.StatusCode == http.StatusNotFound {
@@ -329,7 +330,6 @@ func (ex *exchange) fetchManifest(digest string, limit int64) (*ocidoc.Document,
 	if resp.StatusCode != http.StatusOK {
 		return nil, &passed{resp}
 	}
-	b, err := readDocument(resp, limit)
 	if err != nil {
 		return nil, refuse(http.StatusBadGateway, codeUnavailable, "manifest %s of repository %s could not be read from upstream: %v", digest, ex.repo, err).because(err)
 	}

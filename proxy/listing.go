@@ -22,8 +22,16 @@ func asDigest(s string) godigest.Digest { return godigest.Digest(s) }
 
 // listTags passes upstream's list, page by page. Cursors are opaque (ECR): they go both ways as they are.
 func (ex *exchange) listTags() error {
-	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: "tags/list", Query: ex.pageQuery()})
-	if err != nil {
+	q := upstream.Request{Method: http.MethodGet, Path: "tags/list", Query: ex.pageQuery()}
+	var resp *http.Response
+	var b []byte
+	var err error
+	if ex.repo == ex.upRepo {
+		resp, err = ex.do(q)
+	} else {
+		resp, b, err = askWhole(ex.do, q, maxListing)
+	}
+	if resp == nil {
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
@@ -40,7 +48,6 @@ func (ex *exchange) listTags() error {
 		return nil
 	}
 	// The name in the body is the client's, with the prefix.
-	b, err := readDocument(resp, maxListing)
 	if err != nil {
 		return refuse(http.StatusBadGateway, codeUnavailable, "tags of repository %s could not be read from upstream: %v", ex.repo, err)
 	}
@@ -178,14 +185,14 @@ func pageAfter(names []string, n int, last string, w http.ResponseWriter) []stri
 // catalogPage reads one page, or all of them.
 func (ex *exchange) catalogPage(query url.Values, all bool) (names []string, next string, err error) {
 	for pages := 1; ; pages++ {
-		resp, err := ex.up.Do(ex.ctx(), upstream.Request{Method: http.MethodGet, Path: "_catalog", Query: query, Authorization: ex.auth})
-		if err != nil {
+		q := upstream.Request{Method: http.MethodGet, Path: "_catalog", Query: query, Authorization: ex.auth}
+		resp, b, err := askWhole(func(q upstream.Request) (*http.Response, error) { return ex.up.Do(ex.ctx(), q) }, q, maxListing)
+		if resp == nil {
 			return nil, "", ex.unreachable(ex.ctx(), upstream.Request{Method: http.MethodGet}, err)
 		}
 		if resp.StatusCode != http.StatusOK {
 			return nil, "", &passed{resp}
 		}
-		b, err := readDocument(resp, maxListing)
 		if err != nil {
 			return nil, "", ex.badCatalog(err)
 		}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -210,6 +211,31 @@ func readDocument(resp *http.Response, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%w %d bytes", errLongDocument, limit)
 	}
 	return b, nil
+}
+
+// askWhole asks upstream for a document of at most so many bytes, which is read: one that breaks off is asked for again, like one
+// that does not come. Without an answer resp is nil; an error beside a 200 is why it could not be read.
+func askWhole(ask func(upstream.Request) (*http.Response, error), q upstream.Request, limit int64) (resp *http.Response, b []byte, err error) {
+	var last *http.Response
+	var unread error
+	q.Read = func(resp *http.Response) error {
+		last = resp
+		b, unread = readDocument(resp, limit)
+		if errors.Is(unread, errLongDocument) || errors.Is(unread, errSlowDocument) {
+			return nil // the next one would be no better
+		}
+		return unread
+	}
+	resp, err = ask(q)
+	switch {
+	case err == nil && resp.StatusCode == http.StatusOK:
+		return resp, b, unread
+	case err == nil:
+		return resp, nil, nil
+	case unread != nil && !errors.Is(err, context.Canceled):
+		return last, nil, unread
+	}
+	return nil, nil, err
 }
 
 // documentBody ends at the first part that comes too late. That one comes or ends in a time of its own (upstream's stallTimeout).

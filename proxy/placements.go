@@ -1,10 +1,13 @@
 package proxy
 
 import (
+	"encoding/json"
+	"errors"
 	"net/http"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"sluice/filters/ocidoc"
 	"sluice/proxy/attest"
 	"sluice/proxy/upstream"
 )
@@ -91,8 +94,8 @@ func (ex *exchange) listReferrers(digest string) ([]ocispec.Descriptor, error) {
 	var list []ocispec.Descriptor
 	q := upstream.Request{Method: http.MethodGet, Path: "referrers/" + digest}
 	for range maxReferrerPages {
-		resp, err := ex.do(q)
-		if err != nil {
+		resp, b, err := askWhole(ex.do, q, ocidoc.MaxBytes)
+		if resp == nil {
 			return nil, err
 		}
 		if upstream.NoReferrersAPI(resp.StatusCode) && list == nil {
@@ -103,8 +106,11 @@ func (ex *exchange) listReferrers(digest string) ([]ocispec.Descriptor, error) {
 			return nil, &passed{resp}
 		}
 		link := linkForm.FindStringSubmatch(resp.Header.Get("Link"))
-		index, err := readIndex(resp)
-		if err != nil || index.Manifests == nil && index.MediaType == "" {
+		if err != nil && !errors.Is(err, errLongDocument) {
+			return nil, ex.unreadReferrers(digest, err)
+		}
+		var index ocispec.Index
+		if json.Unmarshal(b, &index) != nil || index.Manifests == nil && index.MediaType == "" {
 			break // 200 with something else: no API after all
 		}
 		list = append(list, index.Manifests...)

@@ -26,16 +26,21 @@ func (ex *exchange) referrers() error {
 		return f
 	}
 	query := ex.r.URL.Query()
-	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: "referrers/" + digest, Query: query, Header: pick(ex.r.Header, "Accept")})
-	if err != nil {
-		return err
-	}
+	q := upstream.Request{Method: http.MethodGet, Path: "referrers/" + digest, Query: query, Header: pick(ex.r.Header, "Accept")}
 	if ex.action() == filters.Forward { // upstream's word alone, a missing API included: the client keeps its tag itself
+		resp, err := ex.do(q)
+		if err != nil {
+			return err
+		}
 		if l := ex.relink(resp.Header.Get("Link")); l != "" {
 			ex.w.Header().Set("Link", l)
 		}
 		ex.passResponse(resp)
 		return nil
+	}
+	resp, b, err := askWhole(ex.do, q, ocidoc.MaxBytes)
+	if resp == nil {
+		return err
 	}
 	var index ocispec.Index
 	next := ""
@@ -44,8 +49,11 @@ func (ex *exchange) referrers() error {
 	case resp.StatusCode == http.StatusOK:
 		next = resp.Header.Get("Link")
 		filtered = resp.Header.Get("OCI-Filters-Applied") != ""
-		if index, err = readIndex(resp); err != nil {
-			return refuse(http.StatusBadGateway, codeUnavailable, "referrers of %s in repository %s could not be read from upstream: %v", digest, ex.repo, err)
+		if err == nil {
+			err = json.Unmarshal(b, &index)
+		}
+		if err != nil {
+			return ex.unreadReferrers(digest, err)
 		}
 		if index.Manifests == nil && index.MediaType == "" {
 			// 200 with something else: no API after all
@@ -75,13 +83,8 @@ func (ex *exchange) referrers() error {
 	return ex.answerReferrers(index, next, filtered)
 }
 
-func readIndex(resp *http.Response) (ocispec.Index, error) {
-	var index ocispec.Index
-	b, err := readDocument(resp, ocidoc.MaxBytes)
-	if err != nil {
-		return index, err
-	}
-	return index, json.Unmarshal(b, &index)
+func (ex *exchange) unreadReferrers(digest string, err error) error {
+	return refuse(http.StatusBadGateway, codeUnavailable, "referrers of %s in repository %s could not be read from upstream: %v", digest, ex.repo, err).because(err)
 }
 
 // readFallback reads upstream's referrers tag (distribution-spec, "Referrers Tag Schema").
@@ -94,8 +97,9 @@ func (ex *exchange) readFallback(digest string) (ocispec.Index, error) {
 // under that name (registry.gitlab.com does: oras-go issue 1396), or somebody may have put an image there: neither is a list, and
 // what is no list must not be merged into one, nor deleted when one takes its place.
 func (ex *exchange) readFallbackTag(digest string) (index ocispec.Index, held string, err error) {
-	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: manifestPath(filters.FallbackTag(digest)), Header: http.Header{"Accept": {ocidoc.MediaTypeOCIIndex}}})
-	if err != nil {
+	q := upstream.Request{Method: http.MethodGet, Path: manifestPath(filters.FallbackTag(digest)), Header: http.Header{"Accept": {ocidoc.MediaTypeOCIIndex}}}
+	resp, b, err := askWhole(ex.do, q, ocidoc.MaxBytes)
+	if resp == nil {
 		return index, "", err
 	}
 	if resp.StatusCode == http.StatusNotFound {
@@ -105,7 +109,6 @@ func (ex *exchange) readFallbackTag(digest string) (index ocispec.Index, held st
 	if resp.StatusCode != http.StatusOK {
 		return index, "", &passed{resp}
 	}
-	b, err := readDocument(resp, ocidoc.MaxBytes)
 	if err == nil {
 		err = json.Unmarshal(b, &index)
 	}

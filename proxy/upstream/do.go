@@ -173,7 +173,7 @@ func (r *Registry) attempt(ctx context.Context, p *plan, u *url.URL, authorizati
 	if p.ends {
 		transport = r.closing
 	}
-	resp, err = r.roundTrip(p.operation(), transport, req)
+	resp, err = p.read(r.roundTrip(p.operation(), transport, req))
 	p.lent = p.lent || payload != nil && payload.Lent()
 	if err != nil && (errors.Is(err, h1.ErrHeaderTimeout) || strings.HasSuffix(err.Error(), "timeout awaiting response headers")) { // net/http's has no name
 		err = errHeaderTimeout
@@ -212,7 +212,8 @@ func (r *Registry) bounded(ctx context.Context, p *plan, u *url.URL, header http
 	} else {
 		resp.Body = &answer{ReadCloser: resp.Body, done: func() { cancel(nil) }}
 	}
-	return resp, nil, nil
+	resp, err = p.read(resp, nil)
+	return resp, nil, err
 }
 
 // stream sends a request with a body that can be read once. How long it takes is up to the client;

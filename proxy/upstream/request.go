@@ -26,6 +26,10 @@ type Request struct {
 	ContentLength int64  // of Body; -1 unknown
 	Replay        []byte // instead of Body: small, may be sent more than once
 
+	// Read takes in the body of a 200 before Do returns. An error says that it broke off: then it counts as an answer that did not come,
+	// and what may be repeated is asked for again.
+	Read func(*http.Response) error
+
 	Push   bool   // needs pull and push; else pull
 	Mount  string // another repository, of which a token must allow pull
 	Follow bool   // follow redirects of a GET or HEAD whatever Options.Redirects says: Sluice wants the bytes itself
@@ -92,6 +96,17 @@ func (r *Registry) plan(q Request) (*plan, error) {
 		p.actions = actionsOf(p.q.Method, p.url.Path, p.stream != nil || len(p.replay) > 0)
 	}
 	return p, nil
+}
+
+// read takes in an answer that somebody wants whole. One that breaks off is none.
+func (p *plan) read(resp *http.Response, err error) (*http.Response, error) {
+	if err == nil && p.q.Read != nil && resp.StatusCode == http.StatusOK {
+		if err := p.q.Read(resp); err != nil {
+			_ = resp.Body.Close()
+			return nil, fmt.Errorf("its answer broke off: %w", err)
+		}
+	}
+	return resp, err
 }
 
 // locate builds the URL. A session's query is kept byte for byte: it is signed by whoever made it.

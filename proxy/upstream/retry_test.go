@@ -103,6 +103,56 @@ func TestWhatIsRepeated(t *testing.T) {
 	}
 }
 
+// An answer that somebody wants whole and that breaks off is no answer, as often as there may be none.
+func TestAnAnswerThatIsWantedWholeAndBreaksOffIsAskedForAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		method string
+		broken int
+		asked  int
+		status int // 0: ErrUnreachable
+	}{
+		"once":                    {http.MethodGet, 1, 2, 200},
+		"always":                  {http.MethodGet, 100, retryAttempts, 0},
+		"what is not repeated":    {http.MethodPatch, 1, 1, 0},
+		"behind a redirect, once": {http.MethodGet, 1, 3, 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var n, broken atomic.Int32
+			u := raw(t, func(req *http.Request, _ *bufio.Reader, conn net.Conn, _ int) bool {
+				n.Add(1)
+				switch {
+				case strings.HasPrefix(name, "behind") && req.URL.Path == "/v2/app/manifests/1":
+					fmt.Fprint(conn, "HTTP/1.1 307 X\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n")
+				case int(broken.Add(1)) <= c.broken:
+					fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
+					return false
+				default:
+					fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nthewhole")
+				}
+				return true
+			})
+			r, _ := open(t, Options{URL: u, Credentials: Anonymous})
+			var got string
+			resp, err := r.Do(t.Context(), Request{Method: c.method, Repository: "app", Path: "manifests/1", Follow: true, Read: func(resp *http.Response) error {
+				b, err := io.ReadAll(resp.Body)
+				got = string(b)
+				return errors.Join(err, resp.Body.Close())
+			}})
+			switch {
+			case c.status == 0:
+				if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "broke off") {
+					t.Errorf("error = %v", err)
+				}
+			case err != nil || resp.StatusCode != c.status || got != "thewhole":
+				t.Errorf("%v, %q, %v", resp, got, err)
+			}
+			if int(n.Load()) != c.asked {
+				t.Errorf("%d requests, want %d", n.Load(), c.asked)
+			}
+		})
+	}
+}
+
 // A request that cannot be written is no fault of the connection.
 func TestARequestThatNoServerCouldReadIsNotTriedAgain(t *testing.T) {
 	var n atomic.Int32
