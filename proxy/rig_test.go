@@ -103,9 +103,14 @@ func (r *rig) start() {
 // restart is another process on the same storage: nothing in memory survives.
 func (r *rig) restart() {
 	r.t.Helper()
+	r.stop()
+	r.start()
+}
+
+// stop is for a test that makes many rigs: each has connections, which a test keeps to its end.
+func (r *rig) stop() {
 	r.server.Close()
 	_ = r.proxy.Close()
-	r.start()
 }
 
 func (r *rig) url() string { return r.server.URL }
