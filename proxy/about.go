@@ -22,8 +22,6 @@ import (
 const (
 	maxAboutBlobs = 16
 	maxAboutBytes = 4 << 20
-	// maxAboutDepth bounds artifacts about artifacts about an attestation.
-	maxAboutDepth = 4
 )
 
 // keepAbout keeps an artifact about an attestation that was taken out where the attestation is: docker/github-builder signs
@@ -114,7 +112,7 @@ func (ex *exchange) checkSubject(ref string, doc *ocidoc.Document) (subject what
 // isAboutTaken is true for an artifact about an attestation that is here and not upstream, and for one about such an
 // artifact.
 func (ex *exchange) isAboutTaken(doc *ocidoc.Document, subject whatIsThere) (bool, error) {
-	for range maxAboutDepth {
+	for range objects.MaxAbout {
 		of := subject.doc
 		switch {
 		case subject.err != nil:

@@ -12,6 +12,7 @@ import (
 	"sluice/filters"
 	"sluice/filters/ocidoc"
 	"sluice/proxy/internal/contain"
+	"sluice/proxy/internal/objects"
 	"sluice/proxy/upstream"
 )
 
@@ -127,7 +128,7 @@ func (ex *exchange) releaseHeldBefore(doc *ocidoc.Document) error {
 			if err != nil {
 				return err
 			}
-			return ex.releaseAbout(e.Digest, maxAboutDepth)
+			return ex.releaseAbout(e.Digest, objects.MaxAbout)
 		})
 	}
 	return g.Wait()

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"sluice/proxy/internal/objects"
 )
 
 // Expire deletes the records of attestations whose newest one is older than before, in all repositories, and says of
@@ -42,9 +44,6 @@ func (s *Store) Expire(ctx context.Context, before time.Time) (int, error) {
 	return n, errors.Join(errs...)
 }
 
-// maxAbout bounds signatures of signatures.
-const maxAbout = 8
-
 func (s *Store) expire(ctx context.Context, repo string, before time.Time) (n int, err error) {
 	records, err := s.recordsOf(ctx, repo)
 	if err != nil {
@@ -61,7 +60,7 @@ func (s *Store) expire(ctx context.Context, repo string, before time.Time) (n in
 	var errs []error
 	for attestation := range of {
 		about := attestation // what is about an attestation, such as its signature, goes with it and not before
-		for range maxAbout {
+		for range objects.MaxAbout {
 			subject := of[about][0].Subject
 			if subject = cmp.Or(original[subject], subject); of[subject] == nil {
 				break

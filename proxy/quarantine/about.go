@@ -89,9 +89,6 @@ func (s *Store) About(ctx context.Context, repo, subject string) ([]string, erro
 	return slices.Compact(found), nil
 }
 
-// maxAbout bounds signatures of signatures.
-const maxAbout = 4
-
 // bringAbout copies what is about a manifest into today's generation, where the manifest goes next: what somebody relies
 // on keeps its signatures. Not only what is about to be swept: the manifest may not be looked at again before that is.
 func (s *Store) bringAbout(ctx context.Context, repo, subject string, depth int) error {

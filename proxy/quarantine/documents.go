@@ -116,7 +116,7 @@ func (s *Store) document(ctx context.Context, repo string, k kind, digest string
 	})
 	if err == nil && at.dying && stay {
 		if k == manifestKind {
-			err = s.bringAbout(ctx, repo, digest, maxAbout)
+			err = s.bringAbout(ctx, repo, digest, objects.MaxAbout)
 		}
 		if err == nil {
 			err = s.writeDocument(ctx, o, m)
