@@ -173,9 +173,13 @@ func (ex *exchange) holdsBlobs() bool {
 	return ex.action() != filters.Forward || ex.rule.Attestations != filters.Forward
 }
 
-// serveHeld answers with bytes of our own, ranges included.
+// serveHeld answers with bytes of our own, or one range of them. Of several the whole is the answer (RFC 9110, section 14.2):
+// no client of a registry asks for them, and each would be read by itself, from the storage or from another registry.
 func (ex *exchange) serveHeld(digest string, h *held) error {
 	ex.p.sent.forget(ex.repo, digest)
+	if strings.Contains(ex.r.Header.Get("Range"), ",") {
+		ex.r.Header.Del("Range")
+	}
 	if ex.r.Method == http.MethodGet {
 		// What cannot be opened is an error then, and no answer that breaks off at once.
 		if err := h.prepare(firstByte(ex.r.Header.Get("Range"), h.size)); err != nil {
