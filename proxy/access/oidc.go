@@ -1,6 +1,7 @@
 package access
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/bmatcuk/doublestar/v4"
 	"github.com/coreos/go-oidc/v3/oidc"
@@ -182,8 +184,8 @@ func (i *issuer) check(ctx context.Context, raw string) (Identity, time.Time, er
 		}
 		return Identity{}, time.Time{}, fmt.Errorf("token of %s: %s", i.Issuer.Issuer, printable(err.Error()))
 	}
-	var claims map[string]any
-	if err := token.Claims(&claims); err != nil {
+	claims, err := claimsOf(token)
+	if err != nil {
 		return Identity{}, time.Time{}, fmt.Errorf("token of %s: its claims cannot be read", i.Issuer.Issuer)
 	}
 	for name, glob := range i.Claims {
@@ -215,6 +217,17 @@ func issuerOf(raw string) (string, bool) {
 	return c.Issuer, true
 }
 
+// claimsOf keeps numbers as they are written: as a float64 an id beyond 2^53 would be its neighbour too.
+func claimsOf(token *oidc.IDToken) (claims map[string]any, err error) {
+	var raw json.RawMessage
+	if err := token.Claims(&raw); err != nil {
+		return nil, err
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	return claims, d.Decode(&claims)
+}
+
 // matches compares a claim with a glob; of a list (groups) one element must match.
 func matches(claim any, glob string) bool {
 	if list, ok := claim.([]any); ok {
@@ -235,8 +248,12 @@ func claimText(claim any) (string, bool) {
 		return c, true
 	case bool:
 		return strconv.FormatBool(c), true
-	case float64:
-		return strconv.FormatFloat(c, 'f', -1, 64), true
+	case json.Number:
+		if !strings.ContainsAny(c.String(), ".eE") {
+			return c.String(), true
+		}
+		f, err := c.Float64()
+		return strconv.FormatFloat(f, 'f', -1, 64), err == nil
 	}
 	return "", false
 }
@@ -266,8 +283,8 @@ func expand(template string, claims map[string]any) (string, error) {
 		}
 		return text
 	})
-	if err == nil && (strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) || len(name) > 512) {
-		err = errors.New("its identity has control characters or more than 512 bytes")
+	if err == nil && (strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) || len(name) > 512) {
+		err = errors.New("its identity has characters that cannot be printed, or more than 512 bytes")
 	}
 	return name, err
 }

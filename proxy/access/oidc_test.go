@@ -1,6 +1,7 @@
 package access
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -68,6 +69,8 @@ func TestATokenForAnybodyElseIsRefused(t *testing.T) {
 		"no claim for the identity":     issuer.Token(github("repository", nil)),
 		"an empty identity":             issuer.Token(github("repository", "")),
 		"an identity of two lines":      issuer.Token(github("repository", "acme/app\nx")),
+		"one that steers a terminal":    issuer.Token(github("repository", "acme/app\u009b2J")),
+		"one that looks like another":   issuer.Token(github("repository", "acme/a\u200bpp")),
 		"over":                          issuer.Token(github("exp", ago(2*time.Minute))),
 		"not yet":                       issuer.Token(github("nbf", ago(-10*time.Minute))),
 		"another issuer":                stranger.Token(github()),
@@ -233,7 +236,21 @@ func TestATemplateMustNameAClaim(t *testing.T) {
 			t.Errorf("%q: %v", template, err)
 		}
 	}
-	if got, err := expand("{a}-{b}-{c}", map[string]any{"a": "x", "b": 7.0, "c": false}); got != "x-7-false" || err != nil {
+	if got, err := expand("{a}-{b}-{c}", map[string]any{"a": "x", "b": json.Number("7.0"), "c": false}); got != "x-7-false" || err != nil {
 		t.Error(fmt.Sprint(got, err))
+	}
+}
+
+// Numbers beyond 2^53 are not all float64s: neighbours would be one client.
+func TestANumberInATokenIsThatNumber(t *testing.T) {
+	issuer := proxytest.NewIssuer(t, nil)
+	mine := acme(issuer)
+	mine.Claims, mine.Identity = map[string]string{"project": "9007199254740993"}, "project:{project}"
+	a := mustNew(t, Options{Mode: OIDC, OIDC: []Issuer{mine}})
+	if id, err := a.Authenticate(request("Bearer " + issuer.Token(github("project", int64(9007199254740993))))); err != nil || id.Name != "project:9007199254740993" {
+		t.Errorf("%+v, %v", id, err)
+	}
+	if id, err := a.Authenticate(request("Bearer " + issuer.Token(github("project", int64(9007199254740992))))); !errors.Is(err, ErrUnauthenticated) {
+		t.Errorf("the one before is %+v, %v", id, err)
 	}
 }
