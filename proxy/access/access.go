@@ -12,14 +12,12 @@ package access
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -252,13 +250,4 @@ func hash(parts ...string) string {
 // canceled tells a request that went away from one that was refused.
 func canceled(ctx context.Context) error {
 	return fmt.Errorf("authentication: %w", context.Cause(ctx))
-}
-
-func basic(value string) (username string, ok bool) {
-	b, err := base64.StdEncoding.DecodeString(value)
-	if err != nil {
-		return "", false
-	}
-	username, _, ok = strings.Cut(string(b), ":")
-	return username, ok
 }

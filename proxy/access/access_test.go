@@ -106,6 +106,9 @@ func TestPassedThroughCredentialsTellClientsApart(t *testing.T) {
 		label   string
 	}{
 		{"the same user and password", basicAuth("bob", "x"), basicAuth("bob", "x"), true, "bob"},
+		{"the scheme in other case, and more space", basicAuth("bob", "x"), strings.Replace(basicAuth("bob", "x"), "Basic ", "bASIC  ", 1), true, "bob"},
+		{"other bits where base64 has none", "Basic Ym9iOng=", "Basic Ym9iOnh=", true, "bob"},
+		{"an opaque token in other spelling", "Bearer abc", "bearer  abc ", true, "bearer"},
 		{"another password", basicAuth("bob", "x"), basicAuth("bob", "y"), false, "bob"},
 		{"a colon elsewhere", basicAuth("bob", "x:y"), basicAuth("bob:x", "y"), true, "bob"}, // the same bytes
 		{"a renewed token continues the upload", token1, token2, true, "bob"},

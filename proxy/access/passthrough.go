@@ -14,14 +14,19 @@ func presented(authorization string) Identity {
 	}
 	id := Identity{Name: "unknown", Key: hash("authorization", authorization)}
 	scheme, value, _ := strings.Cut(authorization, " ")
-	value = strings.TrimLeft(value, " ")
+	value = strings.TrimSpace(value)
+	// The key is that of the usual spelling: registries take others too, and each would be one more client, with all that
+	// one may hold.
 	switch strings.ToLower(scheme) {
 	case "basic":
-		if username, ok := basic(value); ok {
-			id.Name = printable(username)
+		if presented, err := base64.StdEncoding.DecodeString(value); err == nil {
+			id.Key = hash("authorization", "Basic "+base64.StdEncoding.EncodeToString(presented))
+			if username, _, ok := strings.Cut(string(presented), ":"); ok {
+				id.Name = printable(username)
+			}
 		}
 	case "bearer":
-		id.Name = "bearer"
+		id.Name, id.Key = "bearer", hash("authorization", "Bearer "+value)
 		// A token lives some minutes, and a client may renew it in the middle of an
 		// upload: the subject stays, the token does not.
 		if c, ok := claims(value); ok {
