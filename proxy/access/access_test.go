@@ -189,7 +189,7 @@ func TestACanceledRequestIsNotARefusal(t *testing.T) {
 	p := &passwords{slots: make(chan struct{}), running: map[[32]byte]chan struct{}{}, verified: map[[32]byte]struct{}{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	err := p.compare(ctx, [32]byte{}, make(chan struct{}), true, nobody, "x")
+	err := p.compare(ctx, comparison{done: make(chan struct{}), known: true, stored: nobody, password: "x"})
 	if errors.Is(err, ErrUnauthenticated) || !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}

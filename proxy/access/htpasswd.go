@@ -41,6 +41,7 @@ var nobody = []byte("$2a$10$....................................................
 type passwords struct {
 	path  string
 	slots chan struct{} // bounds the bcrypts at once: guessing must not starve the streams
+	lanes lanes         // nor who logs in
 	mac   []byte        // keys the hashes in verified, random per process
 
 	mu       sync.Mutex
@@ -56,6 +57,7 @@ func openPasswords(path string) (*passwords, error) {
 	p := &passwords{
 		path:     path,
 		slots:    make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+		lanes:    newLanes(),
 		mac:      make([]byte, sha256.Size),
 		verified: map[[sha256.Size]byte]struct{}{},
 		running:  map[[sha256.Size]byte]chan struct{}{},
@@ -71,7 +73,7 @@ func (p *passwords) authenticate(r *http.Request) (Identity, error) {
 	if !ok {
 		return Identity{}, ErrUnauthenticated
 	}
-	if err := p.verify(r.Context(), username, password); err != nil {
+	if err := p.verify(r.Context(), r.RemoteAddr, username, password); err != nil {
 		return Identity{}, err
 	}
 	// Only the name, so that a password may be changed while a push runs.
@@ -147,7 +149,7 @@ func parsePasswords(b []byte) (users map[string][]byte, dummy []byte, err error)
 
 // verify is nil, ErrUnauthenticated, or trouble with the file. Of many requests
 // with the same password at once (BuildKit sends eight) one runs bcrypt.
-func (p *passwords) verify(ctx context.Context, username, password string) error {
+func (p *passwords) verify(ctx context.Context, from, username, password string) error {
 	for {
 		p.mu.Lock()
 		if err := p.refresh(); err != nil {
@@ -168,7 +170,7 @@ func (p *passwords) verify(ctx context.Context, username, password string) error
 			done = make(chan struct{})
 			p.running[key] = done
 			p.mu.Unlock()
-			return p.compare(ctx, key, done, known, stored, password)
+			return p.compare(ctx, comparison{key, done, p.lanes.of(known, p.mac, username, from), known, stored, password})
 		}
 		p.mu.Unlock()
 		select {
@@ -179,28 +181,40 @@ func (p *passwords) verify(ctx context.Context, username, password string) error
 	}
 }
 
-func (p *passwords) compare(ctx context.Context, key [sha256.Size]byte, done chan struct{}, known bool, stored []byte, password string) error {
+// A comparison is one bcrypt.
+type comparison struct {
+	key      [sha256.Size]byte
+	done     chan struct{} // closed when it has ended
+	lane     chan struct{}
+	known    bool // there is such a user
+	stored   []byte
+	password string
+}
+
+func (p *passwords) compare(ctx context.Context, c comparison) error {
 	ok := false
 	defer func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		delete(p.running, key)
-		close(done)
+		delete(p.running, c.key)
+		close(c.done)
 		if ok {
 			if len(p.verified) >= maxVerified {
 				clear(p.verified)
 			}
-			p.verified[key] = struct{}{}
+			p.verified[c.key] = struct{}{}
 		}
 	}()
-	select {
-	case p.slots <- struct{}{}:
-		defer func() { <-p.slots }()
-	case <-ctx.Done():
-		return canceled(ctx)
+	for _, turn := range []chan struct{}{c.lane, p.slots} {
+		select {
+		case turn <- struct{}{}:
+			defer func() { <-turn }()
+		case <-ctx.Done():
+			return canceled(ctx)
+		}
 	}
-	err := bcrypt.CompareHashAndPassword(stored, []byte(password))
-	ok = err == nil && known
+	err := bcrypt.CompareHashAndPassword(c.stored, []byte(c.password))
+	ok = err == nil && c.known
 	if !ok {
 		return errCredentials
 	}

@@ -117,7 +117,7 @@ func TestAFileThatHasNotChangedIsNotReadAgain(t *testing.T) {
 	}
 	read := p.readAt
 	for range 3 {
-		if err := p.verify(context.Background(), "bob", "x"); err != nil {
+		if err := p.verify(context.Background(), "192.0.2.1:1", "bob", "x"); err != nil {
 			t.Fatal(err)
 		}
 	}
