@@ -30,8 +30,8 @@ at, so a file can be checked on another machine.`,
 			if err != nil {
 				return err
 			}
-			if err := inThisBuild(c.Storage); err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
+			if err := inThisBuild(c); err != nil {
+				return err
 			}
 			return summarize(cmd.OutOrStdout(), c)
 		},

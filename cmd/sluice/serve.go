@@ -93,6 +93,9 @@ func serve(ctx context.Context, flags *pflag.FlagSet, env func(string) (string, 
 		if err != nil {
 			return nil, err
 		}
+		if err := inThisBuild(cfg); err != nil {
+			return nil, err
+		}
 		return cfg, cfg.CheckFiles()
 	}
 	hangups := make(chan os.Signal, 1) // one that comes before serving is not lost

@@ -12,12 +12,9 @@ import (
 	"sluice/proxy/folder"
 )
 
-// openStorage is the only place that knows the storage drivers, with the files storage_*.go. It reaches out for
-// nothing yet: that object storage answers is found when the proxy reads its format.
+// openStorage is the only place that knows the storage drivers, with the files storage_*.go; inThisBuild comes first. It
+// reaches out for nothing yet: that object storage answers is found when the proxy reads its format.
 func openStorage(ctx context.Context, s config.Storage, log *slog.Logger) (d storagedriver.StorageDriver, err error) {
-	if err := inThisBuild(s); err != nil {
-		return nil, err
-	}
 	switch {
 	case s.Inmemory != nil:
 		return inmemory.New(), nil
@@ -38,8 +35,8 @@ func openStorage(ctx context.Context, s config.Storage, log *slog.Logger) (d sto
 
 // inThisBuild refuses a driver that was left out. The drivers of Google and Azure link two cloud SDKs that nobody
 // else needs.
-func inThisBuild(s config.Storage) error {
-	var tag string
+func inThisBuild(c *config.Config) error {
+	s, tag := c.Storage, ""
 	switch {
 	case s.GCS != nil && !hasGCS:
 		tag = "include_gcs"
@@ -48,7 +45,7 @@ func inThisBuild(s config.Storage) error {
 	default:
 		return nil
 	}
-	return fmt.Errorf("storage.%s: the driver is not in this build; make one that has it with: go build -tags %s ./cmd/sluice", s.Driver(), tag)
+	return c.Mistake("storage."+s.Driver(), "the driver is not in this build; make one that has it with: go build -tags "+tag+" ./cmd/sluice")
 }
 
 func openFolder(s config.Filesystem, log *slog.Logger) (storagedriver.StorageDriver, error) {

@@ -86,6 +86,11 @@ func (s source) mistake(key, problem string) Mistake {
 	return Mistake{Origin: p.origin, Line: p.line, Key: key, Problem: problem}
 }
 
+// Mistake is what only the program knows to be wrong with a key, such as a driver that it was built without.
+func (c *Config) Mistake(key, problem string) error {
+	return Mistakes{c.source.mistake(key, problem)}
+}
+
 // where names a key for use inside another key's message.
 func (s source) where(key string) string {
 	p, set := s.keys[key]
