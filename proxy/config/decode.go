@@ -54,7 +54,26 @@ func (d *decoder) syntax(err error) {
 		line, _ = strconv.Atoi(m[1])
 		text = text[len(m[0]):]
 	}
-	d.add(line, "", "not YAML: "+text)
+	d.add(line, "", "not YAML: "+text+whatToDo(text))
+}
+
+// whatToDo translates the errors of the YAML library that do not tell who wrote `[**]` or a tab what is wrong.
+func whatToDo(text string) string {
+	switch {
+	case strings.Contains(text, "expected alphabetic or numeric character"): // the name of an anchor or alias
+		return "; a value that begins with * or & needs quotes, such as \"**\""
+	case strings.Contains(text, "character that cannot start any token"):
+		return "; indent with spaces, not tabs, and put a value that begins with @, ` or % in quotes"
+	case strings.Contains(text, "mapping values are not allowed"):
+		return "; indent the keys of one mapping alike, and put a value with a colon and a space in quotes"
+	case strings.Contains(text, "did not find expected key"), strings.Contains(text, "block collection"):
+		return "; indent the keys of one mapping, and the dashes of one list, alike"
+	case strings.Contains(text, "UTF-8"), strings.Contains(text, "control characters"):
+		return "; is it the right file? Save it as plain text in UTF-8"
+	case strings.Contains(text, "unknown anchor"):
+		return "; a value that begins with * needs quotes"
+	}
+	return ""
 }
 
 func (d *decoder) add(line int, key, problem string) {
@@ -129,7 +148,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, key string, line int) {
 
 func (d *decoder) sequence(n *yaml.Node, v reflect.Value, key string, line int) {
 	if n.Kind != yaml.SequenceNode {
-		d.add(line, key, "must be a list, such as [...]")
+		d.add(line, key, mustBeList(n))
 		return
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
@@ -147,6 +166,14 @@ func (d *decoder) sequence(n *yaml.Node, v reflect.Value, key string, line int) 
 		}
 		d.value(item, v.Index(i), key+"["+strconv.Itoa(i)+"]")
 	}
+}
+
+// mustBeList shows how what was written would be a list.
+func mustBeList(n *yaml.Node) string {
+	if n.Kind == yaml.MappingNode {
+		return "must be a list, even with one entry: begin each of its entries with a dash, `- `"
+	}
+	return "must be a list, even with one entry: write it in brackets, [...]"
 }
 
 // table decodes a mapping with names of the operator's choice, such as upstreams[].rates or access.oidc[].claims.
