@@ -81,6 +81,7 @@ func serve(ctx context.Context, flags *pflag.FlagSet, env func(string) (string, 
 		return err
 	}
 	takeOverLogs(logger)
+	warnOfUnknownVariables(os.Environ(), logger)
 	overrides := config.Environment(env)
 	for _, name := range config.OverrideNames() {
 		if f := flags.Lookup(name); f != nil && f.Changed {

@@ -48,7 +48,7 @@ func TestMistypedKeysFindTheirNeighbour(t *testing.T) {
 		"retnetion":       "retention",
 		"colour":          "",
 	} {
-		if got := nearest(word, known); got != want {
+		if got := Nearest(word, known); got != want {
 			t.Errorf("%s: %q, want %q", word, got, want)
 		}
 	}

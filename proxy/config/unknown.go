@@ -29,15 +29,15 @@ func unknownKey(path, key string, known []string) string {
 	if key == "<<" {
 		return "merge keys are not supported; write the settings out"
 	}
-	if near := nearest(key, known); near != "" {
+	if near := Nearest(key, known); near != "" {
 		return fmt.Sprintf("unknown key; did you mean %q?", near)
 	}
 	return "unknown key; known here: " + strings.Join(known, ", ")
 }
 
-// nearest is the known word closest to a mistyped one, or "" if none is close
+// Nearest is the known word closest to a mistyped one, or "" if none is close
 // enough to be what was meant.
-func nearest(word string, known []string) string {
+func Nearest(word string, known []string) string {
 	best, distance := "", len(word)/3+1
 	folded := fold(word)
 	for _, k := range known {

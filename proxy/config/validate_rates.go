@@ -22,7 +22,7 @@ func (v *validator) rates(at string, u Upstream) {
 	for _, name := range slices.Sorted(maps.Keys(u.Rates)) {
 		key, rate := at+".rates."+name, u.Rates[name]
 		if !slices.Contains(RateKeys(), name) {
-			if near := nearest(name, RateKeys()); near != "" {
+			if near := Nearest(name, RateKeys()); near != "" {
 				v.add(key, "unknown action; did you mean %q?", near)
 			} else {
 				v.add(key, "unknown action; known here: %s", strings.Join(RateKeys(), ", "))
