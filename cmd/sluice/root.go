@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"sluice/proxy/config"
 )
@@ -83,9 +84,29 @@ is pushed, keeps them apart, and forwards the rest.`,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	group(root)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{withNearestFlag(cmd, err)} })
 	root.AddCommand(newServe(), newCheckConfig(), newResolve(), newAttestations(), newDemo(), newECRSim(), newHealthcheck(), newVersion())
 	return root
+}
+
+// withNearestFlag adds the flag that was meant: one that is misspelled, or has one dash, where each letter would be a
+// flag of its own.
+func withNearestFlag(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) {
+		return err
+	}
+	word := unknown.GetSpecifiedName()
+	if letters := unknown.GetSpecifiedShortnames(); letters != "" {
+		word, _, _ = strings.Cut(letters, "=")
+		err = fmt.Errorf("unknown flag: -%s", word)
+	}
+	var known []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
+	if near := config.Nearest(word, known); near != "" && len(word) > 1 {
+		return fmt.Errorf("%w, did you mean --%s?", err, near)
+	}
+	return err
 }
 
 // group makes a command that only has others below it: alone it prints its help, and
