@@ -2,7 +2,11 @@ package upstream
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -114,7 +118,14 @@ func unanswered(ctx context.Context, host, helper, what string) error {
 // withoutSecret keeps a helper's output out of the error when it may hold what it should not: the
 // helper protocol prints {"Username":..., "Secret":...}, and client.Get quotes the output.
 func withoutSecret(err error) string {
-	s := brief(err)
+	if missing, is := errors.AsType[*exec.Error](err); is && errors.Is(err, exec.ErrNotFound) {
+		return missing.Name + " is not in the PATH of the user that runs Sluice"
+	}
+	// What docker-credential-helpers puts around the reason says nothing.
+	s := strings.TrimSuffix(strings.TrimPrefix(brief(err), "error getting credentials - err: "), ", out: ``")
+	if _, is := errors.AsType[*json.SyntaxError](err); is || errors.Is(err, io.EOF) {
+		return "it answered something else than JSON with Username and Secret"
+	}
 	if i := strings.Index(s, ", out:"); i >= 0 && strings.ContainsAny(s[i:], `{"`) {
 		return s[:i] + " (its output is not shown)"
 	}

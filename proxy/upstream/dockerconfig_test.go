@@ -103,9 +103,11 @@ func TestAHelperIsAskedAgainAfterA401(t *testing.T) {
 func TestAFailingHelperIsAnErrorThatSaysSo(t *testing.T) {
 	for name, c := range map[string]struct{ script, want, never string }{
 		"with a message":      {`echo "session ended, log in again"; exit 1`, "session ended, log in again", ""},
-		"that is missing":     {"", "docker-credential-test", ""},
+		"that is missing":     {"", "docker-credential-test is not in the PATH", "err: exec"},
+		"that says nothing":   {`exit 3`, "failed: exit status 3; fix it", "out:"},
 		"that prints secrets": {`echo '{"Username":"u","Secret":"hunter2"}'; exit 3`, "exit status 3", "hunter2"},
-		"that prints nothing": {`exit 0`, "EOF", ""},
+		"that prints nothing": {`exit 0`, "something else than JSON", "EOF"},
+		"that is no helper":   {`echo hunter2`, "something else than JSON", "hunter2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t, &fake{scheme: "basic", allow: only("never")})

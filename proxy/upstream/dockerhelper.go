@@ -21,16 +21,20 @@ const helperLastWords = time.Second
 // runHelper asks a credential helper for one account; one that it does not know is empty. With the context the helper
 // ends, and everything that it has started: many are scripts around another program.
 func runHelper(ctx context.Context, name, key string) (credentials.Credentials, error) {
+	var program helperProgram
 	account, err := client.Get(func(args ...string) client.Program {
 		cmd := exec.CommandContext(ctx, "docker-credential-"+name, args...)
 		cmd.Stderr = os.Stderr
 		cmd.WaitDelay = helperLastWords
 		endWithAll(cmd)
-		return &helperProgram{cmd}
+		program.cmd = cmd
+		return &program
 	}, key)
 	switch {
 	case credentials.IsErrCredentialsNotFound(err):
 		return credentials.Credentials{}, nil
+	case errors.Is(program.err, exec.ErrNotFound):
+		return credentials.Credentials{}, program.err
 	case err != nil:
 		return credentials.Credentials{}, err
 	}
@@ -38,7 +42,10 @@ func runHelper(ctx context.Context, name, key string) (credentials.Credentials, 
 }
 
 // helperProgram is a helper as docker-credential-helpers run it.
-type helperProgram struct{ cmd *exec.Cmd }
+type helperProgram struct {
+	cmd *exec.Cmd
+	err error // as it was; docker-credential-helpers keeps its text only
+}
 
 func (p *helperProgram) Input(in io.Reader) { p.cmd.Stdin = in }
 
@@ -47,5 +54,6 @@ func (p *helperProgram) Output() ([]byte, error) {
 	if errors.Is(err, exec.ErrWaitDelay) { // it has ended well, and an agent that it has started holds its output
 		err = nil
 	}
+	p.err = err
 	return out, err
 }
