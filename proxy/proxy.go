@@ -134,7 +134,7 @@ func (p *Proxy) open(driver storagedriver.StorageDriver) error {
 			p.held.copied(heldThing{kind, repo, digest}, generation)
 		},
 	}); err != nil {
-		return fmt.Errorf("storage: %w", err)
+		return storageAtStart(p.cfg.Storage, err)
 	}
 	p.attest = attest.New(driver, p.now)
 	p.immediate = objects.Storage{Driver: driver}.Immediate()

@@ -100,6 +100,21 @@ func (s Storage) Driver() string {
 	return ""
 }
 
+// Where names the storage for people.
+func (s Storage) Where() string {
+	switch {
+	case s.Filesystem != nil:
+		return "folder " + s.Filesystem.RootDirectory
+	case s.S3 != nil:
+		return "s3, bucket " + s.S3.Bucket
+	case s.GCS != nil:
+		return "gcs, bucket " + s.GCS.Bucket
+	case s.Azure != nil:
+		return "azure, container " + s.Azure.Container
+	}
+	return s.Driver()
+}
+
 // Shared says whether the state is where other replicas find it.
 func (s Storage) Shared() bool { return s.S3 != nil || s.GCS != nil || s.Azure != nil }
 
