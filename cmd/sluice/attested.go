@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-
 	"sluice/filters"
 	"sluice/filters/ocidoc"
 	"sluice/proxy/upstream"
@@ -220,7 +218,7 @@ func (r *repository) referrersPage(ctx context.Context, target string) (index *o
 	if resp.Request.Response != nil && !strings.HasPrefix(resp.Header.Get("Content-Type"), ocidoc.MediaTypeOCIIndex) {
 		return nil, "", errNoReferrersAPI // ghcr.io leads to a web page
 	}
-	if err := transport.CheckError(resp, http.StatusOK); err != nil {
+	if err := checkStatus(resp, http.StatusOK); err != nil {
 		return nil, "", err
 	}
 	b, err := readAll(resp.Body, ocidoc.MaxBytes)

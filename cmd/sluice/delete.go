@@ -94,7 +94,7 @@ func (r *repository) deleteManifest(ctx context.Context, digest string) error {
 	if resp.StatusCode == http.StatusNotFound { // somebody else was faster
 		return nil
 	}
-	if err := transport.CheckError(resp, http.StatusOK, http.StatusAccepted, http.StatusNoContent); err != nil {
+	if err := checkStatus(resp, http.StatusOK, http.StatusAccepted, http.StatusNoContent); err != nil {
 		return fmt.Errorf("delete %s of %s: %w", digest, r.name, err)
 	}
 	return nil

@@ -65,7 +65,7 @@ func (r *repository) document(ctx context.Context, reference string) (doc *ocido
 	}
 	defer resp.Body.Close()
 	forwarded = resp.Header.Get(forwardedHeader)
-	if err := transport.CheckError(resp, http.StatusOK); err != nil {
+	if err := checkStatus(resp, http.StatusOK); err != nil {
 		return fail(err)
 	}
 	b, err := readAll(resp.Body, ocidoc.MaxBytes)
@@ -101,7 +101,7 @@ func (r *repository) copyBlob(ctx context.Context, d ocidoc.Descriptor, w io.Wri
 		return err
 	}
 	defer resp.Body.Close()
-	if err := transport.CheckError(resp, http.StatusOK); err != nil {
+	if err := checkStatus(resp, http.StatusOK); err != nil {
 		return err
 	}
 	n := &counter{}

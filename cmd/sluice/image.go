@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -32,8 +31,13 @@ func parseImage(image string, insecure bool) (name.Reference, error) {
 		return nil, usageError{fmt.Errorf("%q: write HOST/NAME:TAG, without http:// or https://", image)}
 	case strings.ToLower(image) != image:
 		return nil, usageError{fmt.Errorf("%w (names of repositories are lower case)", err)}
+	case !strings.Contains(image, "/"):
+		return nil, usageError{fmt.Errorf("%q: write HOST/NAME:TAG or HOST/NAME@DIGEST", image)}
 	default:
-		return nil, usageError{err}
+		return nil, usageError{fmt.Errorf("%q: write HOST/NAME:TAG or HOST/NAME@DIGEST; a tag has at most 128 letters, digits, _ . and -, and a digest is sha256: with 64 hex digits", image)}
+	}
+	if host, _, isPort := strings.Cut(image, ":"); isPort && isLocal(host) && !strings.Contains(image, "/") {
+		return nil, usageError{fmt.Errorf("%q is a host without the name of an image: write %s/NAME:TAG", image, image)}
 	}
 	if ref.Context().RegistryStr() == name.DefaultRegistry && !strings.HasPrefix(image, "docker.io/") && !strings.HasPrefix(image, name.DefaultRegistry+"/") {
 		return nil, usageError{fmt.Errorf("%q has no host: write where Sluice is, as in localhost:5000/%s (an image of Docker Hub is docker.io/...)", image, image)}
@@ -97,21 +101,4 @@ func openRepository(ctx context.Context, ref name.Reference, insecure bool, scop
 		return nil, fmt.Errorf("registry %s: %w", repo.RegistryStr(), notARegistry(err))
 	}
 	return &repository{name: repo, client: &http.Client{Transport: rt}}, nil
-}
-
-// notARegistry says so, instead of repeating the page that a web server has answered with.
-func notARegistry(err error) error {
-	// On this machine go-containerregistry asks again in plain http, and what the server says to that is beside the point.
-	if untrusted, is := errors.AsType[*tls.CertificateVerificationError](err); is {
-		return fmt.Errorf("%w; if the authority is your own, name the file of its certificate with SSL_CERT_FILE (on macOS and Windows the system has to trust it)", untrusted)
-	}
-	var e *transport.Error
-	if errors.As(err, &e) && len(e.Errors) == 0 && e.StatusCode >= 400 && e.StatusCode < 500 && e.Request != nil {
-		return fmt.Errorf("%s %s: HTTP status %d, but no error of a registry: is this the address of one?", e.Request.Method, e.Request.URL.Redacted(), e.StatusCode)
-	}
-	// net/http has no value for it. --insecure lets go-containerregistry ask again in plain http.
-	if strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
-		return fmt.Errorf("%w; if it speaks plain http, and the network is yours, add --insecure", err)
-	}
-	return err
 }

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -14,11 +17,15 @@ import (
 
 func TestAnImageThatCannotBeReadSaysHowToWriteIt(t *testing.T) {
 	for image, want := range map[string]string{
-		"http://localhost:5000/app:1": "without http://",
-		"localhost:5000/App:1":        "lower case",
-		"localhost:5000/app:":         "could not parse",
-		"app:1":                       "localhost:5000/app:1",
-		"team/app":                    "localhost:5000/team/app",
+		"http://localhost:5000/app:1":               "without http://",
+		"localhost:5000/App:1":                      "lower case",
+		"localhost:5000/app:":                       "write HOST/NAME:TAG",
+		"localhost:5000":                            "without the name of an image: write localhost:5000/NAME:TAG",
+		"a:b:c":                                     "write HOST/NAME:TAG",
+		"localhost/app@sha256:abc":                  "sha256: with 64 hex digits",
+		"localhost/app:" + strings.Repeat("a", 129): "at most 128 letters",
+		"app:1":    "localhost:5000/app:1",
+		"team/app": "localhost:5000/team/app",
 	} {
 		_, err := parseImage(image, false)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "name.Insecure") {
@@ -61,5 +68,29 @@ func TestARegistryWhoseCertificateIsNotTrustedIsSaidToNeedItsAuthority(t *testin
 	if err == nil || !strings.Contains(err.Error(), "failed to verify certificate") || !strings.Contains(err.Error(), "SSL_CERT_FILE") ||
 		strings.Contains(err.Error(), "is this the address") {
 		t.Error(err)
+	}
+}
+
+func TestWhatIsWrongWithACertificateSaysWhatToDo(t *testing.T) {
+	for want, err := range map[string]error{
+		"renewed":       x509.CertificateInvalidError{Reason: x509.Expired},
+		"another name":  x509.HostnameError{Certificate: &x509.Certificate{}, Host: "localhost"},
+		"SSL_CERT_FILE": x509.UnknownAuthorityError{},
+	} {
+		err := notARegistry(&url.Error{Op: "Get", URL: "https://localhost/v2/", Err: &tls.CertificateVerificationError{Err: err}})
+		if !strings.Contains(err.Error(), want) || want != "SSL_CERT_FILE" && strings.Contains(err.Error(), "SSL_CERT_FILE") {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
+// Go-containerregistry prints the details of an error as Go does.
+func TestARefusalIsWithoutGosMaps(t *testing.T) {
+	body := `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required","detail":[{"Action":"pull"}]},{"code":"DENIED","message":"no","detail":"not yours"}]}`
+	request := httptest.NewRequest(http.MethodGet, "https://registry.example/v2/app/manifests/1", nil)
+	resp := &http.Response{StatusCode: http.StatusUnauthorized, Request: request, Body: io.NopCloser(strings.NewReader(body))}
+	text := checkStatus(resp, http.StatusOK).Error()
+	if strings.Contains(text, "map[") || !strings.Contains(text, "not yours") || !strings.HasSuffix(text, "; log in with: docker login registry.example") {
+		t.Error(text)
 	}
 }

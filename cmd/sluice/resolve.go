@@ -117,7 +117,7 @@ func (r *repository) resolve(ctx context.Context, ref name.Reference) (*resolved
 
 // reason asks again with GET: the answer to HEAD has no body to say why.
 func (r *repository) reason(ctx context.Context, reference string, head *http.Response) error {
-	headErr := transport.CheckError(head, http.StatusOK)
+	headErr := checkStatus(head, http.StatusOK)
 	resp, err := r.do(ctx, http.MethodGet, "manifests/"+reference, acceptManifests...)
 	if err != nil {
 		return headErr
@@ -130,5 +130,5 @@ func (r *repository) reason(ctx context.Context, reference string, head *http.Re
 		io.Reader
 		io.Closer
 	}{io.LimitReader(resp.Body, maxErrorBody), resp.Body}
-	return transport.CheckError(resp, http.StatusOK)
+	return checkStatus(resp, http.StatusOK)
 }

@@ -23,7 +23,7 @@ func warnOfUnknownVariables(environ []string, logger *slog.Logger) {
 	known := knownVariables(newServe())
 	others := append(knownVariables(newECRSim()), knownVariables(newDemo())...)
 	others = append(others, "SLUICE_CACHE") // of the Makefile
-	settings := make([]string, len(known)) // what all names begin with would make any two of them alike
+	settings := make([]string, len(known))  // what all names begin with would make any two of them alike
 	for i, name := range known {
 		settings[i] = strings.TrimPrefix(name, variablePrefix)
 	}
