@@ -36,7 +36,8 @@ func openStorage(ctx context.Context, s config.Storage, log *slog.Logger) (d sto
 // inThisBuild refuses a driver that was left out. The drivers of Google and Azure link two cloud SDKs that nobody
 // else needs.
 func inThisBuild(c *config.Config) error {
-	s, tag := c.Storage, ""
+	s := c.Storage
+	var tag string
 	switch {
 	case s.GCS != nil && !hasGCS:
 		tag = "include_gcs"
