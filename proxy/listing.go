@@ -1,7 +1,10 @@
 package proxy
 
 import (
+	"context"
+	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -10,10 +13,12 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 
 	godigest "github.com/opencontainers/go-digest"
 
 	"sluice/proxy/access"
+	"sluice/proxy/internal/contain"
 	"sluice/proxy/upstream"
 )
 
@@ -128,11 +133,14 @@ func (p *Proxy) catalog(w http.ResponseWriter, r *http.Request) {
 		if u.registry.Passthrough() {
 			ex.auth = r.Header.Get("Authorization")
 		}
-		query := ex.pageQuery()
+		var page []string
+		var next string
+		var err error
 		if own {
-			query = url.Values{}
+			page, err = ex.wholeCatalog(u.prefix)
+		} else {
+			page, next, err = ex.catalogPage(ex.pageQuery(), false)
 		}
-		page, next, err := ex.catalogPage(query, own)
 		if err != nil {
 			ex.finish(err, 0)
 			return
@@ -143,7 +151,7 @@ func (p *Proxy) catalog(w http.ResponseWriter, r *http.Request) {
 				names = append(names, full)
 			}
 		}
-		if next != "" && !own {
+		if next != "" {
 			if l := ex.relink(next); l != "" {
 				w.Header().Set("Link", l)
 			}
@@ -180,6 +188,40 @@ func pageAfter(names []string, n int, last string, w http.ResponseWriter) []stri
 		w.Header().Set("Link", `</v2/_catalog?`+url.Values{"n": {strconv.Itoa(n)}, "last": {names[n-1]}}.Encode()+`>; rel="next"`)
 	}
 	return names
+}
+
+// catalogTime bounds the reading of all pages, whether or not somebody still waits for them.
+const catalogTime = 5 * time.Minute
+
+// wholeCatalog reads all pages of an upstream, of which there is one for a prefix. Who asks while they are being read, with the
+// same credentials, gets the same: a request for one name costs upstream up to a thousand, and any number of them at once
+// would cost as many times that.
+func (ex *exchange) wholeCatalog(prefix string) (names []string, err error) {
+	credentials := sha256.Sum256([]byte(ex.auth))
+	ch := ex.p.catalogs.DoChan(prefix+"\n"+string(credentials[:]), func() (_ any, err error) {
+		defer contain.Panic(&err)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ex.ctx()), catalogTime)
+		defer cancel()
+		defer context.AfterFunc(ex.p.life, cancel)()
+		shared := *ex
+		shared.r = ex.r.WithContext(ctx) // not this client's: others wait for the same
+		names, _, err := shared.catalogPage(url.Values{}, true)
+		if refused, is := errors.AsType[*passed](err); is {
+			return keepAnswer(refused.resp), nil
+		}
+		return names, err
+	})
+	select {
+	case <-ex.ctx().Done():
+		ex.p.background.Go(func() { <-ch })
+		return nil, ex.ctx().Err()
+	case r := <-ch:
+		if kept, is := r.Val.(*keptAnswer); is {
+			return nil, &passed{kept.response()}
+		}
+		names, _ = r.Val.([]string)
+		return names, r.Err
+	}
 }
 
 // catalogPage reads one page, or all of them.

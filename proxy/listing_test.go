@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"sluice/proxy/config"
@@ -138,6 +140,46 @@ func TestACatalogWithoutAnEndIsAnError(t *testing.T) {
 	a := r.request(http.MethodGet, "/v2/_catalog", nil).want(t, http.StatusBadGateway, "UNAVAILABLE")
 	if !strings.Contains(string(a.body), "more than 1000 pages") || pages > 1000 {
 		t.Errorf("%d pages, and then %s", pages, a.body)
+	}
+}
+
+// One page of ours is all of upstream's: those who ask at once share them, or each would cost upstream as much.
+func TestWhoListsAtOnceCostsUpstreamOneList(t *testing.T) {
+	var names []string
+	for i := range 40 {
+		names = append(names, fmt.Sprintf("app%02d", i))
+	}
+	var pages atomic.Int64
+	asked, goOn := make(chan struct{}), make(chan struct{})
+	up := proxytest.NewDistribution(t, proxytest.UpstreamOptions{Wrap: func(next http.Handler) http.Handler {
+		paged := pagedCatalog(names...)(next)
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if pages.Add(1) == 1 {
+				close(asked)
+				<-goOn
+			}
+			paged.ServeHTTP(w, r)
+		})
+	}})
+	r := newRig(t, up, with(func(c *config.Config) {
+		c.Access.Permissions = []config.Permission{{Identity: "*", Repositories: []string{"app0*"}, Actions: []string{"pull"}}}
+	}))
+	const clients = 20
+	var all sync.WaitGroup
+	for range clients {
+		all.Go(func() {
+			a := r.request(http.MethodGet, "/v2/_catalog?n=2&last=app07", nil)
+			if want := `{"repositories":["app08","app09"]}`; a.StatusCode != http.StatusOK || string(a.body) != want {
+				t.Errorf("%s %s, want %s", a.Status, a.body, want)
+			}
+		})
+	}
+	receive(t, "first page", asked)
+	eventually(t, "all clients", func() bool { return r.scrapeNow()["sluice_requests_in_flight"] == clients })
+	close(goOn)
+	all.Wait()
+	if n := pages.Load(); n > int64(clients/2*len(names)) { // one list, and some more where clients come late
+		t.Errorf("%d pages for %d clients, the catalog has %d", n, clients, len(names))
 	}
 }
 

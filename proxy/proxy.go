@@ -14,6 +14,7 @@ import (
 	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+	"golang.org/x/sync/singleflight"
 
 	"sluice/proxy/access"
 	"sluice/proxy/attest"
@@ -61,6 +62,7 @@ type Proxy struct {
 	sealer       *session.Sealer
 	ring         keyRing
 	authority    *authority
+	catalogs     singleflight.Group // lists of all repositories that are being read
 	heldQuota    *heldQuota
 	pushed       *pushedLately
 	wanted       *wanted
