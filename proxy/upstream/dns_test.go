@@ -18,33 +18,41 @@ const (
 	dnsNameError     = 3 // NXDOMAIN
 )
 
-// nameServer answers every question with an error. Each message has its length in front, as DNS over TCP.
+// nameServer answers every question with an error.
 func nameServer(code byte) *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
-		client, server := net.Pipe()
-		go func() {
-			defer server.Close()
-			var length [2]byte
-			for {
-				if _, err := io.ReadFull(server, length[:]); err != nil {
-					return
-				}
-				query := make([]byte, binary.BigEndian.Uint16(length[:]))
-				if _, err := io.ReadFull(server, query); err != nil {
-					return
-				}
-				end := 12 + bytes.IndexByte(query[12:], 0) + 5  // of the question
-				answer := append([]byte{}, query[:end]...)      // RFC 1035 section 4.1
-				answer[2], answer[3] = 0x80|query[2], 0x80|code // a response, and what went wrong
-				copy(answer[6:12], make([]byte, 6))             // nothing but the question
-				binary.BigEndian.PutUint16(length[:], uint16(len(answer)))
-				if _, err := server.Write(append(length[:], answer...)); err != nil {
-					return
-				}
-			}
-		}()
-		return client, nil
+		return answering(func(query []byte, end int) []byte {
+			answer := append([]byte{}, query[:end]...)      // RFC 1035 section 4.1
+			answer[2], answer[3] = 0x80|query[2], 0x80|code // a response, and what went wrong
+			copy(answer[6:12], make([]byte, 6))             // nothing but the question
+			return answer
+		}), nil
 	}}
+}
+
+// answering is a connection to a name server. Each message has its length in front, as DNS over TCP; end is where the question
+// of a query ends.
+func answering(answer func(query []byte, end int) []byte) net.Conn {
+	client, server := net.Pipe()
+	go func() {
+		defer server.Close()
+		var length [2]byte
+		for {
+			if _, err := io.ReadFull(server, length[:]); err != nil {
+				return
+			}
+			query := make([]byte, binary.BigEndian.Uint16(length[:]))
+			if _, err := io.ReadFull(server, query); err != nil {
+				return
+			}
+			answer := answer(query, 12+bytes.IndexByte(query[12:], 0)+5)
+			binary.BigEndian.PutUint16(length[:], uint16(len(answer)))
+			if _, err := server.Write(append(length[:], answer...)); err != nil {
+				return
+			}
+		}
+	}()
+	return client
 }
 
 // A name that does not exist is a mistake in the configuration; a name server that fails is not, and is asked again.

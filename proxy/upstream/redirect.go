@@ -44,12 +44,16 @@ func (r *Registry) redirected(ctx context.Context, p *plan, resp *http.Response)
 				authorization = l.header
 			}
 		}
-		resp, err = try.repeated(ctx, next.Host, func() (*http.Response, error) {
-			resp, _, err := r.attempt(ctx, p, next, authorization)
+		to := ctx
+		if left && !r.listed(next) && !r.besideUs() && direct(next) {
+			to = away(ctx)
+		}
+		resp, err = try.repeated(to, next.Host, func() (*http.Response, error) {
+			resp, _, err := r.attempt(to, p, next, authorization)
 			return resp, err
 		})
 		if err != nil {
-			return nil, err
+			return nil, r.tooNear(err, p.q.Repository, next.Host)
 		}
 		at = next
 	}

@@ -25,7 +25,7 @@ const patience = 15 * time.Minute
 // buffers are small, since bodies go past them (conn.go).
 func newTransports(ca string, resolver *net.Resolver, quickTimeout time.Duration, log *slog.Logger) (bulk *http.Transport, quick *h1.Client, err error) {
 	t := &tlsDialer{
-		dialer: &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Resolver: resolver},
+		dialer: &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Resolver: resolver, ControlContext: keepAway},
 		ca:     ca,
 		log:    log,
 	}
