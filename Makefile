@@ -85,7 +85,7 @@ FUZZTIME ?= 10m
 FUZZ := \
 	filters:FuzzPeek filters:FuzzParseStatement filters:FuzzRewrite filters/ocidoc:FuzzParse filters/ocidoc:FuzzRewrite filters/ocidoc:FuzzRetype filters:FuzzConvert \
 	proxy:FuzzContentRange proxy:FuzzRoute proxy/access:FuzzAuthorization proxy/session:FuzzOpen \
-	proxy/upstream:FuzzChallenges proxy/upstream:FuzzLocation proxy/internal/h1:FuzzAnswer
+	proxy/upstream:FuzzChallenges proxy/upstream:FuzzLocation proxy/upstream:FuzzTokenAnswer proxy/upstream:FuzzDockerConfiguration proxy/internal/h1:FuzzAnswer
 
 fuzz:
 	@failed=(); for target in $(FUZZ); do \
