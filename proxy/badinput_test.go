@@ -74,6 +74,23 @@ func TestNamesOutsideTheGrammarAreRefused(t *testing.T) {
 	}
 }
 
+// A path costs as much as it is long, before anybody is asked who they are.
+func TestAPathThatIsFarTooLongIsNotLookedInto(t *testing.T) {
+	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}))
+	for _, name := range []string{strings.Repeat("a", 60_000), strings.Repeat("a/", 30_000) + "a", strings.Repeat("a-", 600) + "a", strings.Repeat("%61", 2000)} {
+		for _, tail := range []string{"/manifests/1", "/tags/list", "/blobs/uploads/", "/blobs/uploads", "/referrers/x", "/blobs/uploads/" + strings.Repeat("x", 2000), ""} {
+			if a := r.request(http.MethodPost, "/v2/"+name+tail, nil); a.StatusCode != http.StatusRequestURITooLong || !strings.Contains(string(a.body), "NAME_INVALID") {
+				t.Errorf("%.10s... (%d bytes) %.20s: %s %.100s", name, len(name), tail, a.Status, a.body)
+			}
+		}
+	}
+	// What may be long: a name, and an upload's URL.
+	name := strings.Repeat("a/", 127) + "a"
+	r.request(http.MethodGet, "/v2/"+name+"/manifests/"+strings.Repeat("t", 128), nil).want(t, http.StatusNotFound, "MANIFEST_UNKNOWN")
+	r.request(http.MethodGet, "/v2/"+name+"/referrers/sha512:"+strings.Repeat("0", 128), nil).want(t, http.StatusOK)
+	r.request(http.MethodPut, put("/v2/"+name+"/blobs/uploads/"+strings.Repeat("x", 5000), "sha256:"+strings.Repeat("0", 64)), nil).want(t, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN")
+}
+
 // upload starts an upload and gives its URL path.
 func (r *rig) upload(repo string) string {
 	r.t.Helper()

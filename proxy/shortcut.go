@@ -68,11 +68,21 @@ func sha256Digest(s string) bool {
 	return true
 }
 
+// longestPath is longer than any path that the router can have a use for: a repository's name, and a tag or a digest. An
+// upload's URL may be longer, and is what shortcut knows. The router asks its regular expressions one after another before
+// anybody is asked who they are, and 60 KiB of path keep them busy for up to 90 ms.
+const longestPath = 1 << 10
+
 // shortcuts answers what shortcut knows, and leaves the rest to the router.
 func (p *Proxy) shortcuts(table map[observe.Route]methods, router http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if route, name, ref, ok := shortcut(r.URL.Path); ok {
 			p.serve(w, r, route, table[route], name, ref)
+			return
+		}
+		if len(r.URL.Path) > longestPath {
+			writeFailure(w, refuse(http.StatusRequestURITooLong, codeNameInvalid, "path of %d bytes is longer than any of the registry API", len(r.URL.Path)))
+			drain(w, r)
 			return
 		}
 		router.ServeHTTP(w, r)
