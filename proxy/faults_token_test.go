@@ -82,6 +82,9 @@ func TestWhateverATokenServiceDoesIsSaidAndARetryConverges(t *testing.T) {
 		status int // of Sluice's
 		says   string
 	}{
+		"302": {func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			http.Redirect(w, r, "https://login.example/token?session=a+password", http.StatusFound)
+		}, 502, "answers 302 Found, which leads to https://login.example: a request for a token is not sent on"},
 		"401":                      {status(401), 403, "answers 401 Unauthorized to the configured credentials"},
 		"403":                      {status(403), 403, "answers 403 Forbidden to the configured credentials"},
 		"404":                      {status(404), 403, "answers 404 Not Found to the configured credentials"},

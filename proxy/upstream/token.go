@@ -80,6 +80,15 @@ func (r *Registry) readToken(resp *http.Response, s service, scopes []string, c 
 	}
 	switch code := resp.StatusCode; {
 	case code == http.StatusOK:
+	case code >= 300 && code < 400:
+		// Distribution's client, go-containerregistry and containerd follow it, as net/http does: without the password where it leads to
+		// another host, but a refresh token, which is in the body, goes along (307, 308).
+		to := ""
+		if u, err := s.realm.Parse(resp.Header.Get("Location")); err == nil && resp.Header.Get("Location") != "" {
+			to = ", which leads to " + u.Scheme + "://" + u.Host
+		}
+		return grant{}, errorf(ErrHost, nil, "token service %s of upstream %s answers %s%s: a request for a token is not sent on, since there may be credentials in it; have the registry's token realm corrected, so that it names the place itself",
+			s.realm.Host, r.base.Host, status(code), to)
 	case code == http.StatusTooManyRequests || code >= 500:
 		return grant{}, errorf(ErrUnreachable, nil, "token service %s of upstream %s answers %s; try again later", s.realm.Host, r.base.Host, status(code))
 	case c.anonymous():
