@@ -102,16 +102,12 @@ func (a *authorizer) current(ctx context.Context, scopes []string) (lease, error
 		l.key = ""
 	default:
 		// A push has a token that allows its reads too.
-		if k, ok := withPush(scopes); ok {
-			if e := a.grants[k]; e != nil && e.gen > 0 && !a.due(e.grant) {
-				l.key, l.gen, l.header = k, e.gen, e.header
-				a.mu.Unlock()
-				return l, nil
-			}
+		if k, ok := withPush(scopes); ok && a.usable(a.grants[k], []string{k}) {
+			l.key = k
 		}
 	}
 	e := a.grants[l.key]
-	if e != nil && e.gen > 0 && (!a.due(e.grant) || a.renewAhead(e, l.scopes)) {
+	if a.usable(e, l.scopes) {
 		l.gen, l.header = e.gen, e.header
 		a.mu.Unlock()
 		return l, nil
@@ -133,19 +129,30 @@ func (a *authorizer) current(ctx context.Context, scopes []string) (lease, error
 	return l, err
 }
 
-// longLife is what a grant must have left to be renewed while requests go on with it.
-const longLife = 2 * time.Minute
+const (
+	// arrival is what a grant must have left for a request that is sent with it: to get there, also where clocks differ a little.
+	arrival = 5 * time.Second
+	// renewalPause is the longest time between two attempts to renew a grant.
+	renewalPause = time.Minute
+)
 
-// renewAhead begins to renew a grant that is good for a while yet, so that nobody waits. Called with the
-// lock held.
-func (a *authorizer) renewAhead(e *entry, scopes []string) bool {
+// usable is true for a grant that a request may be sent with. One that is to be renewed is until shortly before its end, and
+// renewed meanwhile, so that nobody waits for a service that is slow. Called with the lock held.
+func (a *authorizer) usable(e *entry, scopes []string) bool {
+	switch {
+	case e == nil || e.gen == 0:
+		return false
+	case !a.due(e.grant):
+		return true
+	}
 	now := a.now()
-	if e.ends.Sub(now) < longLife || a.life.Err() != nil {
+	left := e.ends.Sub(now)
+	if left < arrival || a.life.Err() != nil {
 		return false
 	}
 	if e.flight == nil {
-		e.renewAt = now.Add(longLife / 2) // the next attempt, if this one fails
-		a.start(e, scopes).waiters++      // which nobody can take away: it goes on when others give up
+		e.renewAt = now.Add(min(renewalPause, left/2)) // the next attempt, if this one fails
+		a.start(e, scopes).waiters++                   // which nobody can take away: it goes on when others give up
 	}
 	return true
 }

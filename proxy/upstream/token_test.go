@@ -71,6 +71,7 @@ func TestATokenIsRenewedAheadOfItsEnd(t *testing.T) {
 			r, clock := open(t, Options{URL: f.URL, Credentials: Anonymous})
 			get := func() int {
 				do(t, r, 200, Request{Repository: "app", Path: "tags/list"})
+				r.auth.flights.Wait()
 				return len(f.tokenRequests())
 			}
 			if n := get(); n != 1 {
@@ -86,6 +87,53 @@ func TestATokenIsRenewedAheadOfItsEnd(t *testing.T) {
 			}
 			if n := len(f.requests()); n != 4 {
 				t.Errorf("%d requests, want 4: renewal ahead of time spares the 401", n)
+			}
+		})
+	}
+}
+
+// A token service that hangs keeps nobody waiting as long as there is a token that holds, also the one that a push has.
+func TestAHangingRenewalKeepsNobodyWaitingWhileTheOldTokenHolds(t *testing.T) {
+	pull := Request{Repository: "app", Path: "tags/list"}
+	push := Request{Method: http.MethodPost, Repository: "app", Path: "blobs/uploads/", Push: true}
+	for name, asked := range map[string][]Request{"a pull": {pull}, "a push": {push}, "a pull after a push": {push, pull}} {
+		t.Run(name, func(t *testing.T) {
+			answers := make(chan struct{})
+			answer := sync.OnceFunc(func() { close(answers) })
+			f := newFake(t, &fake{scheme: "bearer", allow: func(got string) bool { return got != "" }})
+			f.grant = func(n int) (int, map[string]any) {
+				if n > 1 {
+					<-answers
+				}
+				return 200, map[string]any{"token": fmt.Sprint("t", n), "expires_in": 60}
+			}
+			r, clock := open(t, Options{URL: f.URL, Credentials: Anonymous})
+			t.Cleanup(answer)
+			do(t, r, 200, asked[0])
+			clock.add(46 * time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // less than a token service may take
+			defer cancel()
+			last := asked[len(asked)-1]
+			for range 3 {
+				resp, err := r.Do(ctx, last)
+				if err != nil {
+					t.Fatal(err)
+				}
+				Discard(resp)
+			}
+			answer()
+			r.auth.flights.Wait()
+			do(t, r, 200, last)
+			clock.add(16 * time.Second) // the old one's life is over
+			do(t, r, 200, last)
+			log, tokens := f.requests(), f.tokenRequests()
+			if got := log[len(log)-1]; !strings.HasSuffix(got, "Bearer t2") || len(tokens) != 2 {
+				t.Errorf("%d tokens were fetched, and the last request is %s", len(tokens), got)
+			}
+			for _, got := range log[2:5] {
+				if !strings.HasSuffix(got, "Bearer t1") {
+					t.Errorf("while the service hangs: %s", got)
+				}
 			}
 		})
 	}
