@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptrace"
@@ -69,7 +70,7 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 			return nil, err
 		}
 	}
-	renewals := 0
+	renewals, lost := 0, false
 	for try := r.newRetry(); ; {
 		resp, b, err := r.paced(ctx, p, try, l.header)
 		whole := b == nil || b.seal() // the body may be sent once more
@@ -78,9 +79,14 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 				return nil, errorf(ErrBody, b.failed(), "request body for repository %s on its way to upstream %s ended early: %s", p.q.Repository, r.base.Host, brief(b.failed()))
 			}
 			if connection(err) && (p.repeat || p.post || p.stream != nil && whole || refused(err)) && try.again(ctx) {
+				lost = lost || !refused(err)
 				continue
 			}
 			return nil, unreachable(p.url.Host, err)
+		}
+		if lost && p.q.Method == http.MethodDelete && resp.StatusCode == http.StatusNotFound {
+			Discard(resp)
+			return p.gone(), nil
 		}
 		if resp.StatusCode == http.StatusExpectationFailed && b != nil && b.asks {
 			r.mute() // who sends without asking does not see this
@@ -125,6 +131,8 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 		case late && (p.repeat || p.undone(resp, whole)):
 			if pause, fits := try.next(wait); fits {
 				Discard(resp)
+				// What says so stands in front of the registry, and does not know what that has done.
+				lost = lost || resp.StatusCode == http.StatusBadGateway || resp.StatusCode == http.StatusGatewayTimeout
 				if try.sleep(ctx, pause) {
 					continue
 				}
@@ -132,6 +140,19 @@ func (r *Registry) do(ctx context.Context, p *plan) (*http.Response, error) {
 			}
 		}
 		return resp, nil
+	}
+}
+
+// gone is the answer to a DELETE that was repeated, since the answer to an earlier one was lost, and that finds nothing any more.
+func (p *plan) gone() *http.Response {
+	status := http.StatusAccepted
+	if p.q.Location != "" { // an upload
+		status = http.StatusNoContent
+	}
+	return &http.Response{
+		Status: fmt.Sprintf("%d %s", status, http.StatusText(status)), StatusCode: status,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Body: http.NoBody,
+		Request: &http.Request{Method: p.q.Method, URL: p.url, Host: p.url.Host},
 	}
 }
 

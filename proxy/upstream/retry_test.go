@@ -21,6 +21,8 @@ func TestWhatIsRepeated(t *testing.T) {
 	put := Request{Method: "PUT", Repository: "app", Path: "manifests/1", Push: true, Replay: []byte("{}")}
 	post := Request{Method: "POST", Repository: "app", Path: "blobs/uploads/", Push: true}
 	patch := Request{Method: "PATCH", Repository: "app", Path: "blobs/uploads/1", Push: true, Replay: []byte("chunk")}
+	del := Request{Method: "DELETE", Repository: "app", Path: "manifests/1", Push: true}
+	cancel := Request{Method: "DELETE", Repository: "app", Location: "/v2/app/blobs/uploads/1", Push: true}
 	done := Request{Method: "PUT", Repository: "app", Location: "/v2/app/blobs/uploads/1", Push: true}
 	for name, c := range map[string]struct {
 		q        Request
@@ -46,7 +48,13 @@ func TestWhatIsRepeated(t *testing.T) {
 		"a manifest after a 503":                  {put, []int{503, 201}, 201, 2},
 		"a manifest after a cut connection":       {put, []int{0, 201}, 201, 2},
 		"an empty closing PUT":                    {done, []int{502, 201}, 201, 2},
-		"a DELETE":                                {Request{Method: "DELETE", Repository: "app", Path: "manifests/1", Push: true}, []int{503, 202}, 202, 2},
+		"a DELETE":                                {del, []int{503, 202}, 202, 2},
+		"a DELETE whose answer was lost":          {del, []int{0, 404}, 202, 2},
+		"a DELETE behind a front end":             {del, []int{504, 404}, 202, 2},
+		"a DELETE that was turned away":           {del, []int{503, 404}, 404, 2},
+		"a DELETE of nothing":                     {del, []int{404}, 404, 1},
+		"a cancelled upload":                      {cancel, []int{0, 404}, 204, 2},
+		"a GET that finds nothing after all":      {get, []int{0, 404}, 404, 2},
 		"a POST not after an answer":              {post, []int{503, 202}, 503, 1},
 		"a POST after a cut connection":           {post, []int{0, 202}, 202, 2},
 		"a PATCH never, its bytes may be there":   {patch, []int{0, 202}, 0, 1},
@@ -226,6 +234,25 @@ func TestAnIdleConnectionThatWasClosedCostsNoUpload(t *testing.T) {
 	if n.Load() != 40 {
 		t.Errorf("%d requests", n.Load())
 	}
+}
+
+// A registry ends a connection that was idle, after it has done what was asked on it.
+func TestADeleteOnAConnectionThatEndsIsASuccess(t *testing.T) {
+	var gone atomic.Bool
+	u := raw(t, func(req *http.Request, _ *bufio.Reader, c net.Conn, _ int) bool {
+		status := http.StatusOK
+		if req.Method == http.MethodDelete {
+			if !gone.Swap(true) {
+				return false
+			}
+			status = http.StatusNotFound
+		}
+		fmt.Fprintf(c, "HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n", status)
+		return true
+	})
+	r, _ := open(t, Options{URL: u, Credentials: Anonymous})
+	do(t, r, http.StatusOK, Request{Repository: "app", Path: "tags/list"})
+	do(t, r, http.StatusAccepted, Request{Method: http.MethodDelete, Repository: "app", Path: "manifests/1", Push: true})
 }
 
 // Answers that say "later" and take their time: in the end there is time for another request, and none for the pause before

@@ -20,5 +20,6 @@
 //
 // A server may close an idle connection at the moment in which a request is on its way. Whoever used it before for an
 // answer, and gets no byte of another, is sent over a new connection, once and only if that cannot do something twice:
-// GET, HEAD, PUT and DELETE, and POST without a body, which in a registry opens an upload session at most.
+// GET, HEAD and PUT, and POST without a body, which in a registry opens an upload session at most. A DELETE would find what it
+// has deleted itself missing, so that is for whoever sends it to repeat.
 package h1

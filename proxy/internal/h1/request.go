@@ -143,10 +143,11 @@ func mayHaveBody(method string) bool {
 	return method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch
 }
 
-// repeatable requests do nothing twice when they are sent twice.
+// repeatable requests do nothing twice when they are sent twice, and have the same answer. The second DELETE finds nothing, and
+// whoever repeats it has to know that there was a first.
 func repeatable(req *http.Request, body []byte) bool {
 	switch req.Method {
-	case http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete, http.MethodOptions:
+	case http.MethodGet, http.MethodHead, http.MethodPut, http.MethodOptions:
 		return true
 	}
 	return req.Method == http.MethodPost && len(body) == 0
