@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"io"
 	"sync"
 
 	"sluice/filters"
@@ -77,17 +78,27 @@ func (u *unclaimed) stripped(ctx context.Context, repo, digest string) (bool, er
 }
 
 // keepBlob copies a blob from where it is held, or from where another attestation has it, since a client that found it there
-// has not sent it.
+// has not sent it. One that does not have its digest any more is nothing that could be kept, today or at the next sweep; the rest
+// of its attestation is.
 func (u *unclaimed) keepBlob(ctx context.Context, repo, attestation, digest string) error {
-	rc, size, err := u.p.quarantine.OpenBlob(ctx, repo, digest, 0)
-	if errors.Is(err, quarantine.ErrNotFound) {
-		rc, size, err = u.p.attest.OpenBlob(ctx, repo, digest, 0)
+	damaged := false
+	for _, place := range []interface {
+		OpenBlob(ctx context.Context, repo, digest string, offset int64) (io.ReadCloser, int64, error)
+	}{u.p.quarantine, u.p.attest} {
+		rc, size, err := place.OpenBlob(ctx, repo, digest, 0)
+		if errors.Is(err, quarantine.ErrNotFound) || errors.Is(err, attest.ErrNotFound) {
+			continue // mounted or upstream already, if it is in no place: it is not lost
+		}
+		if err == nil {
+			err = errors.Join(u.p.attest.PutUnclaimedBlob(ctx, repo, attestation, digest, rc, size), rc.Close())
+		}
+		if !errors.Is(err, attest.ErrDigest) {
+			return err
+		}
+		damaged = true
 	}
-	if errors.Is(err, attest.ErrNotFound) {
-		return nil // mounted or upstream already: it is not lost
+	if damaged {
+		u.p.log.Error("blob of an attestation that no index named is damaged, and lost", "repository", repo, "digest", attestation, "blob", digest)
 	}
-	if err != nil {
-		return err
-	}
-	return errors.Join(u.p.attest.PutUnclaimedBlob(ctx, repo, attestation, digest, rc, size), rc.Close())
+	return nil
 }

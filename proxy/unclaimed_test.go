@@ -78,6 +78,52 @@ func TestAnUnclaimedAttestationHasTheStatementThatItShares(t *testing.T) {
 	r.wantUnclaimed("app", ocidoc.DigestOf(again), m)
 }
 
+// A disk may spoil what it holds. That is lost, and keeps nothing else: neither the rest of its attestation from being kept aside,
+// nor its generation from being swept.
+func TestADamagedBlobOfAnUnclaimedAttestationDoesNotStayForEver(t *testing.T) {
+	for name, stored := range map[string]bool{"it is nowhere else": false, "another attestation has it": true} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Now()
+			r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), action(filters.Store), clock(func() time.Time { return now }))
+			tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy, SBOM: true})
+			if stored {
+				r.push(proxytest.BuildKit, "app", "1", tree)
+			}
+			m := tree.Attestations()[0]
+			unnamed := append(m.Bytes(), '\n')
+			for _, b := range m.Blobs() {
+				send(t, r, "app", b.Bytes())
+			}
+			r.request(http.MethodPut, "/v2/app/manifests/"+ocidoc.DigestOf(unnamed), unnamed, "Content-Type", m.MediaType).want(t, http.StatusCreated)
+			spoiled := strings.TrimPrefix(m.Layers[0].Digest, "sha256:")
+			held := r.files("/quarantine", spoiled)
+			if len(held) == 0 {
+				t.Fatal("the statement is not held")
+			}
+			for _, f := range held {
+				if err := r.storage.PutContent(context.Background(), f, []byte("spoiled")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			now = now.Add(10 * 24 * time.Hour)
+			r.proxy.Sweep(context.Background())
+			if left := r.files("/quarantine", ""); len(left) > 0 {
+				t.Errorf("left in quarantine: %v", left)
+			}
+			kept := strings.Join(r.files("/attestations/app", "/_unclaimed/"), "\n")
+			for _, d := range append(digestsIn(m), ocidoc.DigestOf(unnamed)) {
+				d = strings.TrimPrefix(d, "sha256:")
+				if want := d != spoiled || stored; strings.Contains(kept, d) != want {
+					t.Errorf("%s is kept aside: %t", d, !want)
+				}
+			}
+			if got := strings.Contains(r.log.String(), "is damaged, and lost"); got == stored {
+				t.Errorf("the log tells of a loss: %t", got)
+			}
+		})
+	}
+}
+
 // wantUnclaimed asserts that an attestation is kept aside with all its blobs.
 func (r *rig) wantUnclaimed(repo, digest string, m *proxytest.Manifest) {
 	r.t.Helper()
