@@ -215,3 +215,16 @@ func TestTheUnitIsWhatSystemdLikes(t *testing.T) {
 	run(t, tool(t, "systemd-analyze"), "verify", "--man=no", file)
 	run(t, tool(t, "systemd-analyze"), "security", "--offline=true", "--threshold=20", file)
 }
+
+// Sluice ends when its bucket does not answer at start, in less than a second. systemd gives up for good after five starts in
+// ten seconds, unless the unit says otherwise.
+func TestTheUnitIsStartedAgainForAsLongAsItTakes(t *testing.T) {
+	b, err := os.ReadFile("../deploy/systemd/sluice.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit, service, _ := strings.Cut(string(b), "[Service]")
+	if !strings.Contains(unit, "\nStartLimitIntervalSec=0\n") || !strings.Contains(service, "\nRestart=on-failure\n") {
+		t.Error("a bucket that is away for ten seconds would end the service until somebody starts it")
+	}
+}
