@@ -271,7 +271,7 @@ func TestACertificateThatCannotBeReadIsAnErrorThatNamesIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	if err := p.Run(t.Context()); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("tls.certificate %s:", files.Key)) {
+	if err := p.Run(t.Context()); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("tls.certificate %s with tls.key %s:", files.Key, files.Certificate)) {
 		t.Errorf("error %v", err)
 	}
 }

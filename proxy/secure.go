@@ -13,12 +13,13 @@ import (
 // they are in their files now; ones that cannot be used leave those before.
 func (p *Proxy) secure() (*tls.Config, error) {
 	c := p.cfg.TLS
+	expiry := &expiryWarner{log: p.log, file: c.Certificate}
 	certificate, err := reread.Open(p.log, func(contents [][]byte) (*tls.Certificate, error) {
-		pair, err := tls.X509KeyPair(contents[0], contents[1])
-		if err != nil {
-			return nil, fmt.Errorf("tls.certificate %s: %w", c.Certificate, err)
+		pair, err := keyPair(c, contents[0], contents[1])
+		if err == nil {
+			expiry.look(pair, p.now())
 		}
-		return &pair, nil
+		return pair, err
 	}, c.Certificate, c.Key)
 	if err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
