@@ -105,6 +105,17 @@ func (h *health) trouble(ctx context.Context) string {
 	return ""
 }
 
+// notTheAPI is what an answer to GET /v2/ that no registry gives points to. Servers of https say 400 to plain http.
+func notTheAPI(status int) string {
+	switch {
+	case status >= 500:
+		return "the registry has trouble of its own"
+	case status == http.StatusBadRequest:
+		return "a registry does not answer GET /v2/ so: check http or https, host and port in the upstream's url"
+	}
+	return "a registry does not answer GET /v2/ so: check host and port in the upstream's url"
+}
+
 // check asks for the API version. That it wants credentials is an answer: whether ours are good shows
 // with the repository, and a registry that refuses them is there.
 func (h *health) check() {
@@ -116,11 +127,14 @@ func (h *health) check() {
 	case err != nil:
 		h.p.log.Warn("upstream did not answer a check", "upstream", h.registry.Host(), "reason", err)
 		reason = "does not answer, see the log"
+		if errors.Is(err, upstream.ErrCredentials) {
+			reason = "Sluice has no credentials for it, see the log"
+		}
 	default:
 		discard(resp)
 		if c := resp.StatusCode; c >= 300 && c != http.StatusUnauthorized && c != http.StatusForbidden && c != http.StatusTooManyRequests {
 			reason = fmt.Sprintf("answers %d to GET /v2/, see the log", c)
-			h.p.log.Warn("upstream did not answer a check well", "upstream", h.registry.Host(), "status", c)
+			h.p.log.Warn("upstream did not answer a check well", "upstream", h.registry.Host(), "status", c, "reason", notTheAPI(c))
 		}
 	}
 	h.mu.Lock()

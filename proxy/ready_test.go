@@ -1,8 +1,10 @@
 package proxy_test
 
 import (
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -65,5 +67,33 @@ func TestReadyzIsNoWithAnUpstreamThatNeverAnswered(t *testing.T) {
 	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), with(func(c *config.Config) { c.Upstreams[0].URL = "http://" + address }))
 	if code, body := r.ready(); code != 503 || !strings.Contains(body, "not ready: upstream "+address+": ") {
 		t.Errorf("%d %q", code, body)
+	}
+}
+
+// An upstream that is no registry, or has another scheme than the configuration says, is told from one that is down.
+func TestReadyzSaysWhatIsWrongWithAnUpstream(t *testing.T) {
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	secure.StartTLS()
+	defer secure.Close()
+	wantsLogin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	defer wantsLogin.Close()
+	broken := filepath.Join(t.TempDir(), "password") // not there
+	for _, tt := range []struct{ name, url, body, log string }{
+		{"https asked in http", strings.Replace(secure.URL, "https://", "http://", 1), "answers 400 to GET /v2/, see the log", "check http or https"},
+		{"a password that cannot be read", wantsLogin.URL, "Sluice has no credentials for it, see the log", broken},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), with(func(c *config.Config) {
+				c.Upstreams[0].URL, c.Upstreams[0].Credentials = tt.url, config.CredentialsBasic
+				c.Upstreams[0].Username, c.Upstreams[0].PasswordFile = "bob", broken
+			}))
+			if code, body := r.ready(); code != 503 || !strings.Contains(body, tt.body) || !strings.Contains(r.log.String(), tt.log) {
+				t.Errorf("%d %q, want %q, and in the log %q:\n%s", code, body, tt.body, tt.log, r.log)
+			}
+		})
 	}
 }
