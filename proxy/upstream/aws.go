@@ -63,6 +63,8 @@ func awsError(host, region, action string, err error) error {
 			advice = "there are none where the AWS SDK looks: set AWS_PROFILE (after `aws sso login`) or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine, pod or task a role"
 		}
 		return errorf(ErrCredentials, nil, "upstream %s: no AWS credentials for %s: %s; %s", host, action, text, advice)
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return errorf(ErrUnreachable, nil, "upstream %s: the ECR API of %s cannot be found for %s: %s; check the region in the upstream's url, AWS_ENDPOINT_URL_ECR if it is set, and this machine's name server", host, region, action, text)
 	case errors.As(err, &dns), errors.As(err, &dial):
 		return errorf(ErrUnreachable, nil, "upstream %s: the ECR API of %s cannot be reached for %s: %s; allow the way to it, or make a VPC endpoint for ecr.api", host, region, action, text)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -382,6 +383,14 @@ func TestTheRealAWSErrorComesOutWithWhatToDo(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestARegionThatDoesNotExistIsSaidToBeSo(t *testing.T) {
+	lookup := &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "api.ecr.eu-wset-1.amazonaws.com", IsNotFound: true}}
+	err := awsError("123456789012.dkr.ecr.eu-wset-1.amazonaws.com", "eu-wset-1", "ecr:GetAuthorizationToken", lookup)
+	if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "check the region in the upstream's url") || strings.Contains(err.Error(), "VPC") {
+		t.Error(err)
 	}
 }
 
