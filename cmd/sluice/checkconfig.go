@@ -46,7 +46,7 @@ func summarize(w io.Writer, c *config.Config) error {
 	}
 	fmt.Fprintf(&b, "ok\nlisten    %s://%s, access %s", scheme, c.Listen, c.Access.Mode)
 	if n := len(c.Access.Permissions); n > 0 {
-		fmt.Fprintf(&b, ", %d permissions", n)
+		b.WriteString(", " + count(n, "permission"))
 	}
 	b.WriteByte('\n')
 	if c.DryRun {

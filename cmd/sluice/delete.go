@@ -74,11 +74,11 @@ the digest of the index.`,
 			}
 		}
 		if len(kept) > 0 && (*yes || len(done) == 0) {
-			return fmt.Errorf("%d attestations of %s were left alone: its index in the registry lists them and would be broken without them; "+
-				"delete the index, or push again with attestations: store", len(kept), args[0])
+			return fmt.Errorf("%s of %s left alone: the index in the registry would be broken without; "+
+				"delete the index, or push again with attestations: store", count(len(kept), "attestation"), args[0])
 		}
 		if !*yes {
-			return fmt.Errorf("nothing was deleted; --yes deletes these %d", len(done))
+			return fmt.Errorf("nothing was deleted; with --yes: %s", count(len(done), "attestation"))
 		}
 		return nil
 	}

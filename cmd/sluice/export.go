@@ -74,10 +74,10 @@ manifest. Signatures are written, not verified.`,
 		if err := index.write(cmd.Context(), repo, *dir); err != nil {
 			return err
 		}
-		if _, err = fmt.Fprintf(cmd.OutOrStdout(), "%d statements in %s\n", len(found), *dir); err != nil || len(index.Signed) == 0 {
+		if _, err = fmt.Fprintf(cmd.OutOrStdout(), "%s in %s\n", count(len(found), "statement"), *dir); err != nil || len(index.Signed) == 0 {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d signatures of their attestations in %s, not verified\n", index.signatures(), *dir)
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s of their attestations in %s, not verified\n", count(index.signatures(), "signature"), *dir)
 		return err
 	}
 	return cmd

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"unicode"
 )
@@ -13,4 +14,12 @@ func printable(s string) string {
 		}
 		return '?'
 	}, s)
+}
+
+// count is a number of things that have a regular plural.
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }

@@ -77,7 +77,7 @@ func TestSignaturesOfAttestationsAreListedShownAndExported(t *testing.T) {
 
 				dir := t.TempDir()
 				for range 2 {
-					if said := sluice(t, "attestations", "export", reference, "--dir", dir); !strings.HasPrefix(said, "1 statements in ") || !strings.Contains(said, "\n1 signatures ") {
+					if said := sluice(t, "attestations", "export", reference, "--dir", dir); !strings.HasPrefix(said, "1 statement in ") || !strings.Contains(said, "\n1 signature ") {
 						t.Errorf("%s: exported, and said %s", reference, said)
 					}
 				}
