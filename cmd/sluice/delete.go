@@ -74,7 +74,7 @@ the digest of the index.`,
 			}
 		}
 		if len(kept) > 0 && (*yes || len(done) == 0) {
-			return fmt.Errorf("%s of %s left alone: the index in the registry would be broken without; "+
+			return fmt.Errorf("%s of %s: not deleted, since its index in the registry lists them and would be broken without them; "+
 				"delete the index, or push again with attestations: store", count(len(kept), "attestation"), args[0])
 		}
 		if !*yes {
