@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"crypto/x509"
 	"fmt"
 	"os"
 	"strings"
@@ -32,22 +33,29 @@ func (c *Config) CheckFiles() error {
 			add(key, "%v; name a file that this user can read", err)
 		}
 	}
+	authorities := func(key, path string) {
+		if b, err := os.ReadFile(path); err != nil {
+			file(key, path)
+		} else if !x509.NewCertPool().AppendCertsFromPEM(b) {
+			add(key, "%s holds no PEM certificate; name a file with -----BEGIN CERTIFICATE-----", path)
+		}
+	}
 	file("tls.certificate", c.TLS.Certificate)
 	file("tls.key", c.TLS.Key)
-	file("tls.client_ca", c.TLS.ClientCA)
+	authorities("tls.client_ca", c.TLS.ClientCA)
 	file("access.htpasswd", c.Access.Htpasswd)
 	file("access.token.rootcertbundle", c.Access.Token.RootCertBundle)
 	file("access.token.jwks", c.Access.Token.JWKS)
 	for i, o := range c.Access.OIDC {
 		at := fmt.Sprintf("access.oidc[%d]", i)
-		file(at+".ca", o.CA)
+		authorities(at+".ca", o.CA)
 		if !strings.Contains(o.JWKS, "://") {
 			file(at+".jwks", o.JWKS)
 		}
 	}
 	for i, u := range c.Upstreams {
 		at := fmt.Sprintf("upstreams[%d]", i)
-		file(at+".ca", u.CA)
+		authorities(at+".ca", u.CA)
 		file(at+".password_file", u.PasswordFile)
 		for _, p := range u.CreateRepositories.policies() {
 			if p.file == "" {
