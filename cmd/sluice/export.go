@@ -121,7 +121,7 @@ type content struct {
 // nothing. The index comes last: where it is, everything is.
 func (e exported) write(ctx context.Context, repo *repository, dir string) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return err
+		return fmt.Errorf("--dir: %w; name a folder that you can write to", err)
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
