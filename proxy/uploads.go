@@ -183,7 +183,7 @@ func (ex *exchange) getUpload() error {
 	defer discard(resp)
 	// Upstream's word counts: the answer to the last PATCH may have been lost on its way.
 	if _, last, ok := strings.Cut(resp.Header.Get("Range"), "-"); ok {
-		if n, err := strconv.ParseInt(last, 10, 64); err == nil && (n > 0 || st.Offset > 0) {
+		if n, err := strconv.ParseInt(last, 10, 64); err == nil && n >= 0 && n < math.MaxInt64 && (n > 0 || st.Offset > 0) {
 			st.Offset = n + 1
 		}
 	}
