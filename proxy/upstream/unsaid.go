@@ -3,7 +3,9 @@ package upstream
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -37,11 +39,28 @@ func secretsOf(authorization string) [][]byte {
 	}
 	var secrets [][]byte
 	for _, s := range all {
-		if len(s) >= leastSecret {
-			secrets = append(secrets, []byte(s))
+		if len(s) < leastSecret {
+			continue
+		}
+		for _, spelt := range [][]byte{[]byte(s), inJSON(s, true), inJSON(s, false)} {
+			if !slices.ContainsFunc(secrets, func(known []byte) bool { return bytes.Equal(known, spelt) }) {
+				secrets = append(secrets, spelt)
+			}
 		}
 	}
 	return secrets
+}
+
+// inJSON is a text as it stands in a JSON string, which refusals are.
+func inJSON(s string, html bool) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(html)
+	if e.Encode(s) != nil { // cannot happen: a string
+		return []byte(s)
+	}
+	quoted := bytes.TrimSpace(b.Bytes())
+	return quoted[1 : len(quoted)-1]
 }
 
 // unsaid is the body of a refusal.

@@ -21,6 +21,10 @@ func TestARefusalDoesNotRepeatWhatItRefuses(t *testing.T) {
 		{"a token", "Bearer abcdefgh.ijk", 401, "no: Bearer abcdefgh.ijk, abcdefgh.ijk", "no: Bearer ************, ************"},
 		{"a user and a password", basic("robot", "s3cret:word"), 403, "robot:s3cret:word is " + basic("robot", "s3cret:word"), "robot:*********** is Basic " + strings.Repeat("*", 24)},
 		{"a scheme in small letters", "basic " + basic("robot", "longer-secret")[6:], 400, "longer-secret", "*************"},
+		{
+			"a password as JSON has it", basic("robot", `s3"cret<w>`), 403,
+			`{"message":"s3\"cret\u003cw\u003e, s3\"cret<w>"}`, `{"message":"` + strings.Repeat("*", 21) + `, ` + strings.Repeat("*", 11) + `"}`,
+		},
 		{"a password of stars", basic("robot", "**********"), 500, "**********!", "**********!"},
 		{"a password that is a word", basic("robot", "test"), 404, "test", "test"},
 		{"no password", basic("robot", ""), 404, "robot is not known", "robot is not known"},
