@@ -173,8 +173,9 @@ func (ex *exchange) holdsBlobs() bool {
 	return ex.action() != filters.Forward || ex.rule.Attestations != filters.Forward
 }
 
-// serveHeld answers with bytes of our own, or one range of them. Of several the whole is the answer (RFC 9110, section 14.2):
-// no client of a registry asks for them, and each would be read by itself, from the storage or from another registry.
+// serveHeld answers with bytes of our own, or one range of them. Of several the whole is the answer (RFC 9110, section
+// 14.2): no client of a registry asks for them, and each would be read by itself, from the storage or from another
+// registry.
 func (ex *exchange) serveHeld(digest string, h *held) error {
 	ex.p.sent.forget(ex.repo, digest)
 	if strings.Contains(ex.r.Header.Get("Range"), ",") {

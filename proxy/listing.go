@@ -193,9 +193,9 @@ func pageAfter(names []string, n int, last string, w http.ResponseWriter) []stri
 // catalogTime bounds the reading of all pages, whether or not somebody still waits for them.
 const catalogTime = 5 * time.Minute
 
-// wholeCatalog reads all pages of an upstream, of which there is one for a prefix. Who asks while they are being read, with the
-// same credentials, gets the same: a request for one name costs upstream up to a thousand, and any number of them at once
-// would cost as many times that.
+// wholeCatalog reads all pages of an upstream, of which there is one for a prefix. Who asks while they are being read,
+// with the same credentials, gets the same: a request for one name costs upstream up to a thousand, and any number of
+// them at once would cost as many times that.
 func (ex *exchange) wholeCatalog(prefix string) (names []string, err error) {
 	credentials := sha256.Sum256([]byte(ex.auth))
 	ch := ex.p.catalogs.DoChan(prefix+"\n"+string(credentials[:]), func() (_ any, err error) {

@@ -13,8 +13,8 @@ import (
 	"sluice/proxy/proxytest"
 )
 
-// A request for thousands of bytes one by one, the last first, would be thousands of calls to the storage: each part is read
-// from where it begins.
+// A request for thousands of bytes one by one, the last first, would be thousands of calls to the storage: each part is
+// read from where it begins.
 func TestAListOfRangesCostsNoMoreThanTheBlob(t *testing.T) {
 	driver := proxytest.NewFailingDriver(inmemory.New())
 	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}), storage(driver))

@@ -68,9 +68,9 @@ func sha256Digest(s string) bool {
 	return true
 }
 
-// longestPath is longer than any path that the router can have a use for: a repository's name, and a tag or a digest. An
-// upload's URL may be longer, and is what shortcut knows. The router asks its regular expressions one after another before
-// anybody is asked who they are, and 60 KiB of path keep them busy for up to 90 ms.
+// longestPath is longer than any path that the router can have a use for: a repository's name, and a tag or a digest.
+// An upload's URL may be longer, and is what shortcut knows. The router asks its regular expressions one after another
+// before anybody is asked who they are, and 60 KiB of path keep them busy for up to 90 ms.
 const longestPath = 1 << 10
 
 // shortcuts answers what shortcut knows, and leaves the rest to the router.

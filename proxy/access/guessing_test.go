@@ -9,8 +9,8 @@ import (
 	"testing/synctest"
 )
 
-// Whoever has not been let in yet waits for comparisons of passwords, which take long on purpose. A queue that everybody
-// shares would be as long as somebody who guesses wants it to be.
+// Whoever has not been let in yet waits for comparisons of passwords, which take long on purpose. A queue that
+// everybody shares would be as long as somebody who guesses wants it to be.
 func TestWhoGuessesPasswordsHoldsUpNobodyElse(t *testing.T) {
 	for name, guess := range map[string]func(i int) (user, from string){
 		"of users that there are not, from everywhere": func(i int) (string, string) { return fmt.Sprint("user", i), fmt.Sprintf("203.0.113.%d:1", i) },

@@ -6,10 +6,10 @@ import (
 	"net/netip"
 )
 
-// lanes are where comparisons of passwords wait, one of each for its turn: a password takes some 50 ms to be compared, and
-// whoever guesses brings as many as there are connections. One lane is for users that there are not, wherever they come from; the
-// others are shared out by user and network, so that those who know a name hold up few but themselves. A table of all who
-// wait would be theirs to fill.
+// lanes are where comparisons of passwords wait, one of each for its turn: a password takes some 50 ms to be compared,
+// and whoever guesses brings as many as there are connections. One lane is for users that there are not, wherever they
+// come from; the others are shared out by user and network, so that those who know a name hold up few but themselves. A
+// table of all who wait would be theirs to fill.
 type lanes [64]chan struct{}
 
 func newLanes() (l lanes) {

@@ -9,9 +9,10 @@ import (
 	"syscall"
 )
 
-// A redirect may lead anywhere, and what is there is for whoever reads the blob. This machine's own addresses and those of its
-// link, where clouds tell a machine its credentials (169.254.169.254), are no object storage's: only who sits here reaches
-// them, and a registry is not to, through Sluice. A name may stand for such an address, so it is looked at when the connection is made.
+// A redirect may lead anywhere, and what is there is for whoever reads the blob. This machine's own addresses and those
+// of its link, where clouds tell a machine its credentials (169.254.169.254), are no object storage's: only who sits
+// here reaches them, and a registry is not to, through Sluice. A name may stand for such an address, so it is looked at
+// when the connection is made.
 
 type awayKey struct{}
 
@@ -37,7 +38,8 @@ func nearby(a netip.Addr) bool {
 	return a.IsLoopback() || a.IsUnspecified() || a.IsLinkLocalUnicast()
 }
 
-// direct is false for what a proxy of the environment reaches for us: the connection is the proxy's then, which may be nearby.
+// direct is false for what a proxy of the environment reaches for us: the connection is the proxy's then, which may be
+// nearby.
 func direct(u *url.URL) bool {
 	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: u})
 	return err == nil && proxy == nil
