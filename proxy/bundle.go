@@ -18,11 +18,17 @@ func (ex *exchange) waits(guess filters.Guess, c *chunk) (bool, error) {
 		return guess == filters.Hold, nil
 	}
 	most := min(heldInMemory, int64(ex.p.cfg.MaxHeldBlob))
-	if err := c.readAhead(int(most) + 1); err != nil {
-		return false, bodyError(ex, err)
+	for _, n := range []int64{min(most, believed), most} {
+		if n > believed && c.length < 0 && !ex.triesCrowd() {
+			break
+		}
+		if err := c.readAhead(int(n) + 1); err != nil {
+			return false, bodyError(ex, err)
+		}
 	}
 	q := ex.p.heldQuota
-	ex.bundle = c.length >= 0 && c.length <= most && (q.limit == 0 || !q.full(ex.id.Key, c.length, int64(q.limit)))
+	ex.bundle = c.length >= 0 && c.length <= most && (q.limit == 0 || !q.full(ex.id.Key, c.length, int64(q.limit))) &&
+		(c.length <= believed || ex.triesCrowd())
 	return ex.bundle, nil
 }
 

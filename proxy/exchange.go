@@ -45,6 +45,7 @@ type exchange struct {
 	waited    int64           // atomic: nanoseconds, for upstream to show what was pushed (gap.go)
 	storedNow map[string]bool // blobs that this push has made permanent
 	heavy     bool            // it is one of heavyPushes
+	crowded   bool            // it is one of heldAtOnce
 	bundle    bool            // what is held goes upstream where it cannot be held
 	standIns  bool            // children that storage does not give back are taken for what their entries say
 }

@@ -38,6 +38,31 @@ func (p *Proxy) RoomForManifests() bool {
 	return true
 }
 
+// PlacesOfOne is how many large bodies of one identity may be held at the same time.
+func (p *Proxy) PlacesOfOne() int { return heldOfOne }
+
+// Crowd is how many there are.
+func (p *Proxy) Crowd() int {
+	p.crowd.mu.Lock()
+	defer p.crowd.mu.Unlock()
+	return p.crowd.total
+}
+
+// RoomInCrowd is true while an identity may send one more.
+func (p *Proxy) RoomInCrowd(key string) bool {
+	entered, _ := p.crowd.tryEnter(key)
+	if entered {
+		p.crowd.leave(key)
+	}
+	return entered
+}
+
+// KeyOf is the key of whoever has these credentials.
+func (p *Proxy) KeyOf(authorization string) string {
+	id, _ := p.access.Authenticate(&http.Request{Header: http.Header{"Authorization": {authorization}}})
+	return id.Key
+}
+
 // Admin is what is served on the admin address.
 func (p *Proxy) Admin() http.Handler { return p.admin() }
 

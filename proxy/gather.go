@@ -48,6 +48,9 @@ func (ex *exchange) gather(st *session.State, c *chunk, ranged bool) (*chunk, er
 			return nil, err
 		}
 	}
+	if err := ex.enterCrowd(c.length); err != nil {
+		return nil, err
+	}
 	least := leastPart - st.Pending
 	counted := &countingReader{r: c.all()}
 	if st.Parts == 0 { // the upload may have begun long ago

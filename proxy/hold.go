@@ -28,7 +28,13 @@ func (ex *exchange) holdWhole(st *session.State, digest string, c *chunk) error 
 		return err
 	}
 	body := c.all()
-	small, err := readUpTo(body, c.length, heldInMemory+1)
+	small, err := readUpTo(body, c.length, believed+1)
+	if err == nil && len(small) > believed {
+		if err := ex.enterCrowd(int64(len(small))); err != nil {
+			return err
+		}
+		small, err = fill(body, small, heldInMemory+1)
+	}
 	if err != nil {
 		return bodyError(ex, err)
 	}
@@ -122,6 +128,9 @@ func (ex *exchange) tooLarge() error {
 
 // holdParts keeps a large blob as one numbered part and checks its digest from there.
 func (ex *exchange) holdParts(st *session.State, digest string, body io.Reader, length int64) error {
+	if err := ex.enterCrowd(length); err != nil {
+		return err
+	}
 	err := ex.writePart(st, body)
 	var u *unkept
 	if errors.As(err, &u) {
@@ -284,6 +293,9 @@ func (ex *exchange) holdChunk(st *session.State, c *chunk) error {
 		return ex.streamChunk(st, c, false)
 	}
 	if c.length != 0 {
+		if err := ex.enterCrowd(c.length); err != nil {
+			return err
+		}
 		err := ex.writePart(st, c.all())
 		var u *unkept
 		if errors.As(err, &u) {

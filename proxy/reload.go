@@ -24,6 +24,7 @@ type carried struct {
 	observe  *observe.Metrics
 	progress *progress // of uploads that go on under the next configuration
 	held     *heldLedger
+	crowd    *crowd
 
 	// A manifest is held in memory, whichever configuration it is pushed by.
 	largeManifests *semaphore.Weighted
@@ -39,7 +40,7 @@ type carried struct {
 
 func newCarried(version string) *carried {
 	return &carried{
-		observe: observe.New(version), progress: newProgress(), held: newHeldLedger(), largeManifests: semaphore.NewWeighted(largeManifests),
+		observe: observe.New(version), progress: newProgress(), held: newHeldLedger(), crowd: &crowd{}, largeManifests: semaphore.NewWeighted(largeManifests),
 		heavyPushes: semaphore.NewWeighted(heavyPushes), childReads: semaphore.NewWeighted(childReads), largeBlobs: semaphore.NewWeighted(largeBlobs), lost: &objects.Lost{}, fallbackTags: &keyedMutex{},
 		embedded: &sharedEmbedded{}, instance: newID(),
 	}

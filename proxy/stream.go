@@ -129,6 +129,7 @@ func bodyError(ex *exchange, err error) error {
 
 // patchUpload takes one chunk.
 func (ex *exchange) patchUpload() error {
+	defer ex.leaveCrowd()
 	st, err := ex.openState()
 	if err != nil {
 		return err
@@ -233,6 +234,7 @@ func chunkHeader(st *session.State, length int64, ranged bool) http.Header {
 
 // putUpload takes the last chunk, or the whole blob, or nothing more, and closes the upload.
 func (ex *exchange) putUpload() error {
+	defer ex.leaveCrowd()
 	st, err := ex.openState()
 	if err != nil {
 		return err

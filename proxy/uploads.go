@@ -23,6 +23,7 @@ import (
 // The session that the client gets exists only in its URL. Upstream's is opened when bytes arrive
 // that go there, so that an attestation costs upstream nothing (distribution-spec, "Pushing blobs").
 func (ex *exchange) postUpload() error {
+	defer ex.leaveCrowd()
 	var q url.Values
 	if ex.r.URL.RawQuery != "" {
 		q = ex.r.URL.Query()
