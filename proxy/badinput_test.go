@@ -74,6 +74,23 @@ func TestNamesOutsideTheGrammarAreRefused(t *testing.T) {
 	}
 }
 
+// What a front end of the registry does for whoever it trusts (PURGE, TRACE) it is not asked by anybody through Sluice.
+func TestOnlyReadsOfTheVersionCheckGoUpstream(t *testing.T) {
+	var asked []string
+	r := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{Wrap: func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked = append(asked, r.Method) })
+	}}), with(passthrough))
+	for _, method := range []string{http.MethodGet, http.MethodHead} {
+		r.request(method, "/v2/", nil).want(t, http.StatusOK)
+	}
+	for _, method := range []string{"PURGE", http.MethodTrace, http.MethodDelete, http.MethodPost, "HOSTILE"} {
+		r.request(method, "/v2/", nil).want(t, http.StatusMethodNotAllowed, "UNSUPPORTED")
+	}
+	if got := strings.Join(asked, " "); got != "GET HEAD" {
+		t.Errorf("upstream was asked to %s", got)
+	}
+}
+
 // A path costs as much as it is long, before anybody is asked who they are.
 func TestAPathThatIsFarTooLongIsNotLookedInto(t *testing.T) {
 	r := newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{}))

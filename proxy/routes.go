@@ -267,6 +267,10 @@ func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 // carries the challenge that clients such as skopeo and Docker 20.10 act on.
 func (p *Proxy) base(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		methodNotAllowed(w, r)
+		return
+	}
 	id, fail := p.admit(r, access.Scope{})
 	watching(w).identity = id.Name
 	if fail != nil {
