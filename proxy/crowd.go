@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// A held body is read into memory before the storage has it, up to twice heldInMemory, and more where the storage is a
-// bucket. How many of more than what is believed come at the same time is bounded, since each may take its client's
-// time; nearly all statements are smaller, and wait for nobody. No identity has more than half of the places.
+// A held body is read into memory before the storage has it, up to three times heldInMemory, and more where the storage
+// is a bucket. How many of more than what is believed come at the same time is bounded, since each may take its
+// client's time; nearly all statements are smaller, and wait for nobody. No identity has more than half of the places.
 const (
 	heldAtOnce = 256
 	heldOfOne  = heldAtOnce / 2
@@ -78,7 +78,7 @@ func (ex *exchange) enterCrowd(length int64) error {
 		if ex.ctx().Err() != nil {
 			return ex.ctx().Err()
 		}
-		return transient(err, "the attestation blob for %s waits: %d of more than %d bytes are on their way already, or %d of %s, and sluice keeps no more in memory; try again",
+		return transient(err, "the blob for %s waits: %d of more than %d bytes are on their way already, or %d of %s, and sluice keeps no more in memory; try again",
 			ex.about(), heldAtOnce, believed, heldOfOne, ex.id.Name)
 	}
 	ex.crowded = true
