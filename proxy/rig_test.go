@@ -82,13 +82,7 @@ func (r *rig) start() {
 	}
 	p.HoldBack(0)
 	r.proxy = p
-	h := p.Handler()
-	if r.wrap != nil {
-		h = r.wrap(h)
-	}
-	r.server = httptest.NewUnstartedServer(h)
-	r.server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-	r.server.Start()
+	r.listen()
 	r.t.Cleanup(func() {
 		r.server.Close()
 		if err := p.Close(); err != nil {
@@ -98,6 +92,17 @@ func (r *rig) start() {
 			r.t.Logf("log of the proxy:\n%s", r.log)
 		}
 	})
+}
+
+// listen lets clients in to the proxy, by a new address.
+func (r *rig) listen() {
+	h := r.proxy.Handler()
+	if r.wrap != nil {
+		h = r.wrap(h)
+	}
+	r.server = httptest.NewUnstartedServer(h)
+	r.server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	r.server.Start()
 }
 
 // restart is another process on the same storage: nothing in memory survives.

@@ -25,6 +25,7 @@ type Fault struct {
 	kind  Kind
 	fired string
 	log   []string
+	draw  func(what string) Kind
 	hung  func(what string) bool
 	back  chan struct{}
 }
@@ -56,6 +57,8 @@ const (
 	FaultUnavailable Kind = "503"
 	FaultTooMany     Kind = "429"
 	FaultDenied      Kind = "403"
+	FaultNotFound    Kind = "404"
+	FaultBadGateway  Kind = "502"
 )
 
 // DriverFaults are the kinds that make sense for a storage driver.
@@ -73,6 +76,14 @@ func (f *Fault) Fail(n int, kind Kind) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.count, f.at, f.kind, f.fired, f.log = 0, n, kind, "", nil
+}
+
+// Draw lets draw say of every call how it fails, "" for not at all; nil ends that. Calls that run at the same time ask at the
+// same time, and each waits for its answer.
+func (f *Fault) Draw(draw func(what string) Kind) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.draw = draw
 }
 
 // Hang lets every call hang that hung is true for, as calls over a network mount that has gone do: whatever their context
@@ -128,6 +139,14 @@ func (f *Fault) Log() []string {
 func (f *Fault) call(what string) Kind {
 	f.hang(what)
 	f.mu.Lock()
+	if draw := f.draw; draw != nil {
+		f.mu.Unlock()
+		kind := draw(what)
+		if kind == FaultPanic {
+			panic("made to panic: " + what)
+		}
+		return kind
+	}
 	defer f.mu.Unlock()
 	f.count++
 	f.log = append(f.log, what)

@@ -121,15 +121,19 @@ func (d *FailingDriver) Stat(ctx context.Context, p string) (info storagedriver.
 	return info, nil
 }
 
+// List with FaultPartial returns the first half of the names, as a page of a bucket's listing is had before the next one fails.
 func (d *FailingDriver) List(ctx context.Context, p string) (names []string, err error) {
-	err = d.try("List "+p, func() error {
-		names, err = d.driver.List(ctx, p)
-		return err
-	})
-	if err != nil {
-		return nil, err
+	what := "List " + p
+	kind := d.call(what)
+	if kind == "" || kind == FaultPartial {
+		if names, err = d.driver.List(ctx, p); err != nil {
+			return nil, err
+		}
 	}
-	return names, nil
+	if kind == "" {
+		return names, nil
+	}
+	return names[:len(names)/2], d.failure(what, kind)
 }
 
 func (d *FailingDriver) Move(ctx context.Context, from, to string) error {

@@ -15,6 +15,7 @@ import (
 //	FaultCut          cut before the request is processed
 //	FaultCutAfter     processed, then cut: a lost answer
 //	FaultUnavailable  503 UNAVAILABLE; FaultTooMany 429 TOOMANYREQUESTS with Retry-After: 0; FaultDenied 403 DENIED
+//	FaultNotFound     404 NOT_FOUND, of whatever is there; FaultBadGateway 502
 type FailingUpstream struct {
 	*Fault
 	next http.Handler
@@ -42,6 +43,10 @@ func (f *FailingUpstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, http.StatusInternalServerError, "UNKNOWN")
 	case FaultUnavailable:
 		refuse(w, r, http.StatusServiceUnavailable, "UNAVAILABLE")
+	case FaultBadGateway:
+		refuse(w, r, http.StatusBadGateway, "UNAVAILABLE")
+	case FaultNotFound:
+		refuse(w, r, http.StatusNotFound, "NOT_FOUND")
 	case FaultTooMany:
 		w.Header().Set("Retry-After", "0")
 		refuse(w, r, http.StatusTooManyRequests, "TOOMANYREQUESTS")
