@@ -51,8 +51,14 @@ func (ex *exchange) keepsWhole(digest string, m *ocidoc.Document) (bool, error) 
 			// The client may have mounted it upstream, from a repository that is not under this rule.
 			there, err = ex.exists(blobPath(d.Digest))
 		}
-		if err != nil || !there {
+		if err != nil {
 			return false, err
+		}
+		if !there {
+			if ex.onECR() { // who looked there has not sent it, and whoever misses it here would miss it each time
+				ex.want(m)
+			}
+			return false, nil
 		}
 	}
 	return true, nil
