@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -125,6 +126,11 @@ func (ex *exchange) localManifest(digest string) (*localDocument, error) {
 	if err != nil {
 		ex.p.storageTrouble(ex.log, "look up alias of "+digest, err)
 		return nil, nil
+	}
+	if ex.rule.Attestations == filters.Forward {
+		// What an earlier rule took out of an original is not read under this one, and a client that is told that it is
+		// there does not send it.
+		aliases = slices.DeleteFunc(aliases, func(a quarantine.Alias) bool { return a.Action != filters.Forward })
 	}
 	if len(aliases) > 0 {
 		return ex.original(digest, aliases)

@@ -123,3 +123,28 @@ func TestAnIndexIsForwardedAlthoughASignatureIsRefused(t *testing.T) {
 		t.Errorf("the log does not say that it stays behind: %s", next.log.String())
 	}
 }
+
+// I6: on Amazon ECR a rule that forwards rewrites as well, but only build caches. Under it nobody reads what an earlier rule
+// took out, so an original of that time is not there until it is pushed, and then it is upstream.
+func TestAnOriginalOfAnotherRuleIsSentWhereTheRuleForwards(t *testing.T) {
+	for _, client := range proxytest.Clients() {
+		if !client.Indexes {
+			continue
+		}
+		t.Run(client.Name, func(t *testing.T) {
+			up, storage, tree := readableECR(t, nil), storage(inmemory.New()), proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormLegacy})
+			newRig(t, up, storage, with(ecrCredentials)).push(proxytest.BuildKit, "app", "1", tree)
+			r := newRig(t, up, storage, with(ecrCredentials), action(filters.Forward))
+			if _, err := client.Push(t.Context(), proxytest.Options{BaseURL: r.url(), Repository: "app", ByDigest: true, Tree: tree}); err != nil {
+				t.Fatal(err)
+			}
+			back, err := proxytest.PullAll(t.Context(), r.url(), "app", tree.Digest())
+			if err == nil {
+				err = back.Equal(tree)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
