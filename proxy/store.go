@@ -25,7 +25,11 @@ func (ex *exchange) storeTaken(rw *rewriting) ([]attest.Record, error) {
 		if t.Verdict.Action != filters.Store {
 			continue
 		}
-		rec, err := ex.storeOne(t.Entry.Digest, t.Manifest, ex.subjectOf(rw, t))
+		subject, err := ex.subjectOf(rw, t)
+		if err != nil {
+			return nil, err
+		}
+		rec, err := ex.storeOne(t.Entry.Digest, t.Manifest, subject)
 		if errors.Is(err, errNotGivenBack) {
 			ex.wantAll(rw)
 		}
@@ -224,56 +228,102 @@ func (ex *exchange) recordStored(ref, original string, records []attest.Record) 
 
 // subjectOf finds the image that an attestation is about, as upstream has it: readers of the registry
 // know a converted image by no other digest.
-func (ex *exchange) subjectOf(rw *rewriting, t filters.Taken) ocidoc.Descriptor {
-	d := ex.pushedSubject(rw, t)
-	if child := rw.children[d.Digest]; child == nil || child.Kind != ocidoc.KindManifest {
-		return d
+func (ex *exchange) subjectOf(rw *rewriting, t filters.Taken) (ocidoc.Descriptor, error) {
+	d, err := ex.pushedSubject(rw, t)
+	if child := rw.children[d.Digest]; err != nil || child == nil || child.Kind != ocidoc.KindManifest {
+		return d, err
 	}
 	if will, ok := rw.became[d.Digest]; ok {
-		return ocidoc.Descriptor{MediaType: will.MediaType, Digest: will.Digest, Size: will.Size}
+		return ocidoc.Descriptor{MediaType: will.MediaType, Digest: will.Digest, Size: will.Size}, nil
 	}
-	return d
+	return d, nil
 }
 
 // pushedSubject is the image as it was pushed: the entry or the manifest of the attestation says it,
-// or its first statement does.
-func (ex *exchange) pushedSubject(rw *rewriting, t filters.Taken) ocidoc.Descriptor {
+// or its first statement does. One that cannot be read now is an error: what is stored without its image is listed nowhere.
+func (ex *exchange) pushedSubject(rw *rewriting, t filters.Taken) (ocidoc.Descriptor, error) {
 	if t.Manifest.Subject != nil {
-		return *t.Manifest.Subject
+		return *t.Manifest.Subject, nil
 	}
 	if t.Subject != "" {
 		if d, ok := entryOf(rw, t.Subject); ok {
-			return d
+			return d, nil
 		}
-		return ocidoc.Descriptor{Digest: t.Subject}
+		return ocidoc.Descriptor{Digest: t.Subject}, nil
 	}
 	for _, l := range t.Manifest.Layers {
-		h, err := ex.findBlob(l.Digest)
-		if err != nil || h == nil || h.size > maxStatementRead {
-			continue
-		}
-		info, err := ex.statement(h)
+		subjects, err := ex.subjectsOf(l)
 		if err != nil {
-			continue
+			return ocidoc.Descriptor{}, err
 		}
-		for _, s := range info.Subjects {
+		for _, s := range subjects {
 			if d, ok := entryOf(rw, s); ok {
-				return d
+				return d, nil
 			}
 		}
 	}
 	ex.log.Warn("attestation does not say which image of its index it is about", "digest", t.Entry.Digest)
-	return ocidoc.Descriptor{}
+	return ocidoc.Descriptor{}, nil
 }
 
-// statement reads and parses one.
-func (ex *exchange) statement(h *held) (filters.StatementInfo, error) {
+// subjectsOf are the digests that a statement is about; none for one that is too large or no statement, and for one that is
+// nowhere: what stores it says so.
+func (ex *exchange) subjectsOf(d ocidoc.Descriptor) ([]string, error) {
+	h, err := ex.findBlob(d.Digest)
+	if err != nil {
+		return nil, &storageFailed{cause: err}
+	}
+	if h == nil {
+		return ex.subjectsUpstream(d)
+	}
+	if h.size > maxStatementRead {
+		return nil, nil
+	}
+	subjects, err := ex.subjectsIn(h)
+	if f, ours := errors.AsType[*Failure](err); ours {
+		return nil, f
+	}
+	if err != nil {
+		return nil, &storageFailed{cause: err}
+	}
+	return subjects, nil
+}
+
+// subjectsUpstream is for a statement that the client found upstream, or mounted there.
+func (ex *exchange) subjectsUpstream(d ocidoc.Descriptor) ([]string, error) {
+	if d.Size > maxStatementRead {
+		return nil, nil
+	}
+	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: blobPath(d.Digest), Follow: true})
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusNotFound || ex.notGivenBack(resp) {
+		discard(resp)
+		return nil, nil
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, &passed{resp}
+	}
+	subjects, err := ex.subjectsIn(&held{ctx: ex.ctx(), size: d.Size, rc: resp.Body, open: ex.openBlob(d.Digest)})
+	if err != nil {
+		return nil, refuse(http.StatusBadGateway, codeUnavailable, "attestation blob %s of repository %s could not be read from upstream: %v", d.Digest, ex.repo, err).because(err)
+	}
+	return subjects, nil
+}
+
+// subjectsIn reads and parses a statement. Its error is one of reading.
+func (ex *exchange) subjectsIn(h *held) ([]string, error) {
 	defer ex.roomForBlob(h.size)()
 	b, err := h.bytes(maxStatementRead)
 	if err != nil {
-		return filters.StatementInfo{}, err
+		return nil, err
 	}
-	return filters.ParseStatement(b)
+	info, err := filters.ParseStatement(b)
+	if err != nil {
+		return nil, nil //nolint:nilerr // whatever it is, it says nothing of an image
+	}
+	return info.Subjects, nil
 }
 
 // entryOf is the plain descriptor of an entry, without what only the index says of it.
