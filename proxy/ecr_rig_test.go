@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -70,4 +71,26 @@ func (r *awsRig) sent(method string) []proxytest.Exchange {
 		}
 	}
 	return out
+}
+
+// readableECR is a double of Amazon ECR that lets in who has no credentials, too.
+func readableECR(t *testing.T, wrap func(http.Handler) http.Handler) *proxytest.Upstream {
+	t.Helper()
+	s := ecrsimtest.New(t, ecrsim.Options{Storage: onDisk(t), Switches: ecrsim.Switches{NoThrottling: true, Templates: []ecrsim.Template{{Prefix: "ROOT"}}}})
+	s.SetEnv(t)
+	user, password := s.Password(s.AccessKey)
+	var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") == "" {
+			r.SetBasicAuth(user, password)
+		}
+		s.Registry().ServeHTTP(w, r)
+	})
+	if wrap != nil {
+		h = wrap(h)
+	}
+	front := httptest.NewUnstartedServer(h)
+	front.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	front.Start()
+	t.Cleanup(front.Close)
+	return &proxytest.Upstream{Kind: "ecrsim", URL: front.URL}
 }

@@ -4,11 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"slices"
 	"strconv"
@@ -21,8 +19,6 @@ import (
 
 	"sluice/filters"
 	"sluice/proxy/config"
-	"sluice/proxy/ecrsim"
-	"sluice/proxy/ecrsim/ecrsimtest"
 	"sluice/proxy/proxytest"
 )
 
@@ -39,6 +35,7 @@ type life struct {
 	rs     []*rig // replicas with the present rule
 	rule   func(*config.Config)
 	action filters.Action // of the present rule
+	plain  bool           // it stores, and images stay what they are
 	now    atomic.Int64   // in nanoseconds; no two looks at the clock see the same
 	trees  []*proxytest.Tree
 	events []string
@@ -46,6 +43,7 @@ type life struct {
 	tags   map[place]bool            // of what was pushed
 	kept   map[place]*proxytest.Tree // by the original's digest: pushed under `store`, and nobody has deleted it
 	signed map[place]*signature      // by its digest: of an attestation that was kept then, and nobody has deleted that
+	others map[place]bool            // by the original's digest: pushed under a rule that is not plain
 }
 
 // A place is a repository, and a tag or a digest in it.
@@ -107,7 +105,7 @@ func newLife(t *testing.T, seed uint64, statements int, wrap func(http.Handler) 
 	t.Helper()
 	l := &life{
 		Rand: rand.New(rand.NewPCG(seed, 9)), t: t, wrap: wrap,
-		tags: map[place]bool{}, kept: map[place]*proxytest.Tree{}, signed: map[place]*signature{},
+		tags: map[place]bool{}, kept: map[place]*proxytest.Tree{}, signed: map[place]*signature{}, others: map[place]bool{},
 	}
 	l.now.Store(time.Now().UnixNano())
 	l.registry()
@@ -135,28 +133,6 @@ func (l *life) registry() {
 	l.up = l.newUp(l.t, o)
 }
 
-// readableECR is a double of Amazon ECR that lets in who has no credentials, too.
-func readableECR(t *testing.T, wrap func(http.Handler) http.Handler) *proxytest.Upstream {
-	t.Helper()
-	s := ecrsimtest.New(t, ecrsim.Options{Storage: onDisk(t), Switches: ecrsim.Switches{NoThrottling: true, Templates: []ecrsim.Template{{Prefix: "ROOT"}}}})
-	s.SetEnv(t)
-	user, password := s.Password(s.AccessKey)
-	var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") == "" {
-			r.SetBasicAuth(user, password)
-		}
-		s.Registry().ServeHTTP(w, r)
-	})
-	if wrap != nil {
-		h = wrap(h)
-	}
-	front := httptest.NewUnstartedServer(h)
-	front.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-	front.Start()
-	t.Cleanup(front.Close)
-	return &proxytest.Upstream{Kind: "ecrsim", URL: front.URL}
-}
-
 func (l *life) changeRule() {
 	to := one(l, config.StoreToStorage, config.StoreToStorage, config.StoreToReferrers, config.StoreToRepository)
 	where := one(l, "{repository}-attestations", "attestations")
@@ -170,6 +146,7 @@ func (l *life) changeRule() {
 		view = one(l, config.ViewUpstream, config.ViewOriginal)
 	}
 	action := l.action
+	l.plain = action == filters.Store && types == filters.MediaTypesKeep
 	l.rule = func(c *config.Config) {
 		if l.ecr {
 			ecrCredentials(c)
@@ -294,8 +271,10 @@ type lifePush struct {
 	client proxytest.Client
 	o      proxytest.Options
 	before string // what upstream has under the tag
-	known  bool   // it goes nowhere but by its digest, by which it is known, maybe from under another rule: clients do not send it
-	err    error
+	// It goes by its digest alone, by which it may be known from under another rule. Then clients do not send it, and what
+	// that rule has made of it is all that is kept, for as long as that rule says.
+	known bool
+	err   error
 }
 
 func (l *life) pushOf(repo, tag string, tree *proxytest.Tree) *lifePush {
@@ -304,10 +283,12 @@ func (l *life) pushOf(repo, tag string, tree *proxytest.Tree) *lifePush {
 		p.client = proxytest.Clients()[0]
 	}
 	p.o = proxytest.Options{BaseURL: p.r.url(), Repository: repo, Tags: []string{tag}, Tree: tree, ByDigest: l.IntN(4) == 0}
+	original := place{repo, tree.Digest()}
 	if p.o.ByDigest {
 		p.o.Tags = nil
-		p.known = there(p.r, place{repo, tree.Digest()})
+		p.known = l.others[original] || there(p.r, original)
 	}
+	l.others[original] = l.others[original] || !l.plain
 	if l.IntN(3) == 0 {
 		p.o.MountFrom = map[string]string{"app": "lib", "lib": "app"}[repo]
 	}
