@@ -126,8 +126,8 @@ func FuzzDockerConfiguration(f *testing.F) {
 	f.Setenv("DOCKER_AUTH_CONFIG", "")
 	d := newDockerSource("registry.example")
 	f.Fuzz(func(t *testing.T, content string) {
-		if strings.Contains(strings.ToLower(content), "cred") || strings.Contains(content, `\`) {
-			t.Skip("it may name a helper")
+		if strings.Contains(strings.ToLower(content), "cred") || strings.Contains(content, `\u`) {
+			return // it may name a helper
 		}
 		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
