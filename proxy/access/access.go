@@ -132,7 +132,7 @@ func New(o Options) (*Access, error) {
 	case Passthrough:
 		a.mode = passthrough{}
 	case Htpasswd:
-		a.mode, err = openPasswords(o.Htpasswd)
+		a.mode, err = openPasswords(o.Htpasswd, o.Logger)
 	case Token:
 		a.mode, err = newTokens(o.Token, o.Logger, o.Now)
 	case OIDC:

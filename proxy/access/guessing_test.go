@@ -2,6 +2,7 @@ package access
 
 import (
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -23,7 +24,7 @@ func TestWhoGuessesPasswordsHoldsUpNobodyElse(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				path := filepath.Join(t.TempDir(), "users")
 				write(t, path, line(t, "alice", "secret")+line(t, "bob", "secret"))
-				p, err := openPasswords(path)
+				p, err := openPasswords(path, slog.New(slog.DiscardHandler))
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"os"
 	"runtime"
@@ -53,7 +54,7 @@ type passwords struct {
 	running  map[[sha256.Size]byte]chan struct{} // closed when that bcrypt is done
 }
 
-func openPasswords(path string) (*passwords, error) {
+func openPasswords(path string, log *slog.Logger) (*passwords, error) {
 	p := &passwords{
 		path:     path,
 		slots:    make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
@@ -65,7 +66,11 @@ func openPasswords(path string) (*passwords, error) {
 	rand.Read(p.mac) // never fails (Go 1.24)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p, p.refresh()
+	err := p.refresh()
+	if err == nil && len(p.users) == 0 {
+		log.Warn("the htpasswd file has no users, so nobody can log in until one is added with: htpasswd -B FILE USER", "file", path)
+	}
+	return p, err
 }
 
 func (p *passwords) authenticate(r *http.Request) (Identity, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -111,7 +112,7 @@ func TestAFileThatHasNotChangedIsNotReadAgain(t *testing.T) {
 	if err := os.Chtimes(path, old, old); err != nil {
 		t.Fatal(err)
 	}
-	p, err := openPasswords(path)
+	p, err := openPasswords(path, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,5 +226,19 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 	}
 	if n := len(a.mode.(*passwords).verified); n != 1 {
 		t.Errorf("%d remembered", n)
+	}
+}
+
+func TestAFileWithoutUsersIsWarnedOf(t *testing.T) {
+	for content, want := range map[string]bool{"": true, "# nobody yet\n": true, line(t, "ann", "secret"): false} {
+		path := filepath.Join(t.TempDir(), "users")
+		write(t, path, content)
+		var log strings.Builder
+		if _, err := New(Options{Mode: Htpasswd, Htpasswd: path, Logger: slog.New(slog.NewTextHandler(&log, nil))}); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(log.String(), "no users") && strings.Contains(log.String(), path); got != want {
+			t.Errorf("%q is warned of: %t, want %t: %s", content, got, want, &log)
+		}
 	}
 }
