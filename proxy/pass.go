@@ -213,8 +213,8 @@ func readDocument(resp *http.Response, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// askWhole asks upstream for a document of at most so many bytes, which is read: one that breaks off is asked for again, like one
-// that does not come. Without an answer resp is nil; an error beside a 200 is why it could not be read.
+// askWhole asks upstream for a document of at most so many bytes, which is read: one that breaks off is asked for
+// again, like one that does not come. Without an answer resp is nil; an error beside a 200 is why it could not be read.
 func askWhole(ask func(upstream.Request) (*http.Response, error), q upstream.Request, limit int64) (resp *http.Response, b []byte, err error) {
 	var last *http.Response
 	var unread error

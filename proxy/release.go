@@ -248,8 +248,9 @@ func (ex *exchange) sendHeld(digest string, h *held) error {
 	return nil
 }
 
-// sendWhole sends a blob that can be read again in one request. Upstream may have forgotten a spare session since it opened it, by a
-// restart for one: then the blob is sent once more, into another. body gives the request its body, again for the second one.
+// sendWhole sends a blob that can be read again in one request. Upstream may have forgotten a spare session since it
+// opened it, by a restart for one: then the blob is sent once more, into another. body gives the request its body,
+// again for the second one.
 func (ex *exchange) sendWhole(digest string, size int64, body func(q *upstream.Request, again bool)) error {
 	location, spare, err := ex.openSession()
 	for again := false; err == nil; location, err = ex.openAnother() {

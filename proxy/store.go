@@ -266,8 +266,8 @@ func (ex *exchange) pushedSubject(rw *rewriting, t filters.Taken) (ocidoc.Descri
 	return ocidoc.Descriptor{}, nil
 }
 
-// subjectsOf are the digests that a statement is about; none for one that is too large or no statement, and for one that is
-// nowhere: what stores it says so.
+// subjectsOf are the digests that a statement is about; none for one that is too large or no statement, and for one
+// that is nowhere: what stores it says so.
 func (ex *exchange) subjectsOf(d ocidoc.Descriptor) ([]string, error) {
 	h, err := ex.findBlob(d.Digest)
 	if err != nil {
