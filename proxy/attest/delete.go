@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -258,8 +259,14 @@ func (r Record) names() []string {
 	return names
 }
 
-// mark adds all that a record names.
+// anyDigest finds digests in a record of which not everything is understood.
+var anyDigest = regexp.MustCompile(`sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}`)
+
+// mark adds all that a record names. What a newer program says more may be that something belongs to it.
 func (r Record) mark(named map[string]bool) {
+	for _, d := range anyDigest.FindAll(r.Newer, -1) {
+		named[string(d)] = true
+	}
 	named[r.Attestation] = true
 	named[r.Original] = true
 	for _, d := range r.names() {

@@ -53,11 +53,17 @@ func (s *Store) renewDocument(ctx context.Context, path, digest string) error {
 	if err != nil || s.fresh(there) {
 		return err
 	}
-	mediaType, b, err := s.readDocument(ctx, path, digest)
+	packed, err := s.storage.Get(ctx, path)
+	if objects.Absent(err) {
+		return ErrNotFound
+	}
+	if err == nil {
+		_, _, err = unpackDocument(packed, path, digest)
+	}
 	if err != nil {
 		return err
 	}
-	return s.writeDocument(ctx, path, digest, mediaType, b)
+	return s.storage.Put(ctx, path, packed) // as it is, whatever else a newer program says of it
 }
 
 func (s *Store) writeDocument(ctx context.Context, path, digest, mediaType string, b []byte) error {
@@ -81,9 +87,15 @@ func (s *Store) readDocument(ctx context.Context, path, digest string) (mediaTyp
 	if err != nil {
 		return "", nil, err
 	}
+	return unpackDocument(packed, path, digest)
+}
+
+// unpackDocument leaves alone what may follow the media type, behind a tab, as it does in the quarantine.
+func unpackDocument(packed []byte, path, digest string) (mediaType string, b []byte, err error) {
 	line, b, ok := bytes.Cut(packed, []byte("\n"))
 	if err := objects.CheckBytes(b, digest); err != nil || !ok {
 		return "", nil, fmt.Errorf("%w: %s in the storage is damaged", ErrNotFound, path)
 	}
+	line, _, _ = bytes.Cut(line, []byte("\t"))
 	return string(line), b, nil
 }

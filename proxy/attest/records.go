@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -38,6 +39,9 @@ type Record struct {
 	// holds them there. Both are empty when they are kept here.
 	Repository string `json:"repository,omitempty"`
 	Placed     string `json:"placed,omitempty"`
+
+	// Newer is the whole of a record in which a newer program says more than this one knows, nil otherwise.
+	Newer []byte `json:"-"`
 }
 
 // Statement is one layer of an attestation manifest.
@@ -133,7 +137,7 @@ func (s *Store) PutRecord(ctx context.Context, repo string, r Record) error {
 		places, err = r.places(repo)
 	}
 	var b []byte
-	if err == nil {
+	if b = r.Newer; err == nil && b == nil {
 		b, err = json.Marshal(r)
 	}
 	for _, p := range places {
@@ -273,6 +277,17 @@ func (s *Store) readRecords(ctx context.Context, paths []string) ([]Record, erro
 	return records, nil
 }
 
+// parseRecord keeps what a newer program says more, for when the record is written again.
+func parseRecord(b []byte) (r Record, err error) {
+	strict := json.NewDecoder(bytes.NewReader(b))
+	strict.DisallowUnknownFields()
+	if strict.Decode(&r) == nil && !strict.More() {
+		return r, nil
+	}
+	r = Record{Newer: b}
+	return r, json.Unmarshal(b, &r)
+}
+
 // readRecord returns nil for one that was deleted since it was listed.
 func (s *Store) readRecord(ctx context.Context, path string) (*Record, error) {
 	b, err := s.storage.Get(ctx, path)
@@ -282,8 +297,8 @@ func (s *Store) readRecord(ctx context.Context, path string) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	var r Record
-	if err = json.Unmarshal(b, &r); err == nil {
+	r, err := parseRecord(b)
+	if err == nil {
 		err = r.check()
 	}
 	if err == nil && !strings.HasSuffix(path, r.key()) {

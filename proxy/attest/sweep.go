@@ -64,6 +64,7 @@ type sweepable struct {
 	leftovers []string
 	old       []stored // documents and blobs
 	aside     []stored
+	strange   map[string]bool // days on which something was put aside that this program does not know
 }
 
 // stored is a document or a blob, wherever it is.
@@ -74,8 +75,11 @@ type stored struct {
 	day    string // on which it was put aside
 }
 
+// sweptKinds are what goes when no record names it. What a newer program puts aside beside them is that one's.
+var sweptKinds = []kind{documentKind, blobKind, elsewhereKind}
+
 func (s *Store) sweepable(ctx context.Context, olderThan time.Time) (map[string]*sweepable, error) {
-	looked := []kind{documentKind, blobKind, elsewhereKind, stagingKind, asideKind}
+	looked := append([]kind{stagingKind, asideKind}, sweptKinds...)
 	files, err := s.storage.Files(ctx, "/"+root, func(folder string) bool {
 		return strings.HasPrefix(folder, "_") && !slices.Contains(looked, kind(folder))
 	})
@@ -90,17 +94,20 @@ func (s *Store) sweepable(ctx context.Context, olderThan time.Time) (map[string]
 			continue
 		}
 		if repos[repo] == nil {
-			repos[repo] = &sweepable{}
+			repos[repo] = &sweepable{strange: map[string]bool{}}
 		}
 		in := repos[repo]
 		switch k {
 		case asideKind:
 			on, rest, _ := strings.Cut(rest, "/")
 			name, tail, _ := strings.Cut(rest, "/")
-			if digest, ok := objects.DigestOfTail(tail); ok {
-				in.aside = append(in.aside, stored{FileInfo: f, kind: kind("_" + name), digest: digest, day: on})
+			of := kind("_" + name)
+			if digest, ok := objects.DigestOfTail(tail); !slices.Contains(sweptKinds, of) {
+				in.strange[on] = true
+			} else if ok {
+				in.aside = append(in.aside, stored{FileInfo: f, kind: of, digest: digest, day: on})
 			}
-		case documentKind, blobKind, elsewhereKind:
+		case documentKind, blobKind, elsewhereKind: // sweptKinds
 			if digest, ok := objects.DigestOfTail(rest); ok {
 				if f.ModTime().Before(olderThan) {
 					in.old = append(in.old, stored{FileInfo: f, kind: k, digest: digest})
@@ -161,14 +168,14 @@ func (w *sweeper) sweep(ctx context.Context, repo string, in *sweepable) error {
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
-	return w.clear(ctx, repo, in.aside)
+	return w.clear(ctx, repo, in)
 }
 
 // clear removes the folders of the days that are over; all that was in them has been deleted or put back.
-func (w *sweeper) clear(ctx context.Context, repo string, aside []stored) error {
+func (w *sweeper) clear(ctx context.Context, repo string, in *sweepable) error {
 	var days []string
-	for _, o := range aside {
-		if w.over(o) && !slices.Contains(days, o.day) {
+	for _, o := range in.aside {
+		if w.over(o) && !in.strange[o.day] && !slices.Contains(days, o.day) {
 			days = append(days, o.day)
 		}
 	}

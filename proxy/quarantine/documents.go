@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"sluice/proxy/internal/objects"
@@ -17,12 +18,14 @@ type Manifest struct {
 	// Blobs are digests that the manifest refers to. Those of them that are held stay held for as long as the manifest:
 	// they are copied into its generation. Nothing here reads the bytes, so whoever does says it.
 	Blobs []string
+	// Newer is what else a newer program has said of it, and this one does not understand.
+	Newer []string
 }
 
 // Size is how much is kept for it.
 func (m Manifest) Size() int64 {
 	n := len(m.MediaType) + 1 + len(m.Bytes)
-	for _, d := range m.Blobs {
+	for _, d := range slices.Concat(m.Blobs, m.Newer) {
 		n += 1 + len(d)
 	}
 	return int64(n)
@@ -132,11 +135,11 @@ func (s *Store) document(ctx context.Context, repo string, k kind, digest string
 }
 
 // packDocument: a line with the media type and the blobs, separated by tabs, which no media type contains; then the
-// exact bytes.
+// exact bytes. Whatever else is in the line is left there.
 func packDocument(m Manifest) []byte {
 	b := make([]byte, 0, m.Size())
 	b = append(b, m.MediaType...)
-	for _, d := range m.Blobs {
+	for _, d := range slices.Concat(m.Blobs, m.Newer) {
 		b = append(append(b, '\t'), d...)
 	}
 	b = append(b, '\n')
@@ -152,10 +155,17 @@ func unpackDocument(b []byte, digest string) (Manifest, error) {
 		return Manifest{}, fmt.Errorf("%w: %s", errDamaged, err.Error())
 	}
 	m := Manifest{Bytes: content}
-	mediaType, blobs, some := strings.Cut(string(line), "\t")
+	mediaType, rest, some := strings.Cut(string(line), "\t")
 	m.MediaType = mediaType
-	if some {
-		m.Blobs = strings.Split(blobs, "\t")
+	if !some {
+		return m, nil
+	}
+	for field := range strings.SplitSeq(rest, "\t") {
+		if objects.CheckDigest(field) == nil {
+			m.Blobs = append(m.Blobs, field)
+		} else {
+			m.Newer = append(m.Newer, field)
+		}
 	}
 	return m, nil
 }
