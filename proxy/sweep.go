@@ -48,15 +48,26 @@ func (s *site) keepHouse(ctx context.Context, swept, stored, settled *time.Time)
 	now := p.now()
 	if elapsed(*swept, now, sweepEvery) {
 		*swept = now
-		p.sweep(ctx)
-	}
-	if elapsed(*stored, now, storedEvery) {
-		*stored = now
-		p.sweepStored(ctx)
+		if p.maySweep(ctx) {
+			p.sweep(ctx)
+			if elapsed(*stored, now, storedEvery) {
+				*stored = now
+				p.sweepStored(ctx)
+			}
+		}
 	}
 	if elapsed(*settled, now, settleEvery) && p.settleCharges(ctx) {
 		*settled = now
 	}
+}
+
+// maySweep is false when the storage is not, or no longer, in a format that this program knows.
+func (p *Proxy) maySweep(ctx context.Context) bool {
+	err := p.quarantine.CheckFormat(ctx)
+	if err != nil && ctx.Err() == nil {
+		p.log.Error("nothing is swept, the next sweep tries again", "reason", err)
+	}
+	return err == nil
 }
 
 // elapsed is true also when the clock was set back behind what it said then.

@@ -105,7 +105,7 @@ func New(d storagedriver.StorageDriver, o Options) (*Store, error) {
 	s := &Store{storage: objects.Storage{Driver: d}, retention: o.Retention, now: o.Now, copied: o.Copied}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if err := s.checkFormat(ctx); err != nil {
+	if err := s.mark(ctx); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -117,29 +117,46 @@ const (
 	formatNumber = 1
 )
 
-func (s *Store) checkFormat(ctx context.Context) error {
+// CheckFormat fails when the storage has a format that this program does not know. A running one has to ask again before it
+// sweeps: during an upgrade a newer one may have raised the format, and what that writes looks like garbage here.
+func (s *Store) CheckFormat(ctx context.Context) error {
+	_, err := s.marked(ctx)
+	return err
+}
+
+// mark says which format an empty storage will have.
+func (s *Store) mark(ctx context.Context) error {
+	marked, err := s.marked(ctx)
+	if marked || err != nil {
+		return err
+	}
+	// Two processes that start together write the same bytes.
+	if err := s.storage.Put(ctx, formatPath, fmt.Appendf(nil, "%s %d\n", formatWord, formatNumber)); err != nil {
+		return fmt.Errorf("mark the storage with its format: %w", err)
+	}
+	return nil
+}
+
+// marked is false for a storage without a format.
+func (s *Store) marked(ctx context.Context) (bool, error) {
 	b, err := s.storage.Get(ctx, formatPath)
 	if objects.Absent(err) {
-		// Two processes that start together write the same bytes.
-		if err := s.storage.Put(ctx, formatPath, fmt.Appendf(nil, "%s %d\n", formatWord, formatNumber)); err != nil {
-			return fmt.Errorf("mark the storage with its format: %w", err)
-		}
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return fmt.Errorf("read the format of the storage: %w", err)
+		return false, fmt.Errorf("read the format of the storage: %w", err)
 	}
 	word, number, _ := strings.Cut(strings.TrimSuffix(string(b), "\n"), " ")
 	n, err := strconv.Atoi(number)
 	if word != formatWord || err != nil || n < 1 {
-		return fmt.Errorf("%s in the storage does not say \"%s %d\": this is not Sluice's storage, or it is damaged",
+		return true, fmt.Errorf("%s in the storage does not say \"%s %d\": this is not Sluice's storage, or it is damaged",
 			formatPath, formatWord, formatNumber)
 	}
 	if n > formatNumber {
-		return fmt.Errorf("the storage has format %d, written by a newer Sluice; this one knows format %d: upgrade it, or give it a storage of its own",
+		return true, fmt.Errorf("the storage has format %d, written by a newer Sluice; this one knows format %d: upgrade it, or give it a storage of its own",
 			n, formatNumber)
 	}
-	return nil
+	return true, nil
 }
 
 const (
