@@ -13,8 +13,9 @@ const afterAnswer = 256 << 10
 
 // A body is that of one request: how long it is waited for, and whether it comes to its end.
 type body struct {
-	whole wholeBody
-	slow  slowBody
+	whole   wholeBody
+	slow    slowBody
+	request http.Request // as the handlers see it, with this body
 }
 
 // bodies looks after the body of every request that has one. It cuts off clients that hardly send theirs (slowBodies), and
@@ -33,9 +34,9 @@ func (p *Proxy) bodies(next http.Handler) http.Handler {
 		b.whole.r = &b.slow
 		p.slowBodies.add(&b.slow)
 		defer p.slowBodies.remove(&b.slow)
-		own := r.WithContext(r.Context()) // a copy: the server looks at the body of its own request when it answers
-		own.Body = &b.whole
-		next.ServeHTTP(w, own)
+		b.request = *r // a copy: the server looks at the body of its own request when it answers
+		b.request.Body = &b.whole
+		next.ServeHTTP(w, &b.request)
 		if !strings.Contains(strings.ToLower(r.Header.Get("Expect")), "100-continue") {
 			b.whole.demandEnd(w)
 		}

@@ -246,8 +246,8 @@ func (ex *exchange) putUpload() error {
 // taken apart.
 func queriedDigest(u *url.URL) string {
 	if v, only := strings.CutPrefix(u.RawQuery, "digest="); only {
-		if hex, ok := strings.CutPrefix(v, "sha256%3A"); ok && ocidoc.ValidDigest("sha256:"+hex) {
-			return "sha256:" + hex
+		if hex, ok := strings.CutPrefix(v, "sha256%3A"); ok {
+			v = "sha256:" + hex
 		}
 		if ocidoc.ValidDigest(v) {
 			return v
