@@ -65,6 +65,15 @@ func bytesOf(n int64) string {
 }
 
 func (w workload) layers() bool { return w.job.Layers > 0 }
+
+// warm is a little of the same, before anything is measured.
+func (w workload) warm(url string) job {
+	if w.layers() {
+		return job{URL: url, Prefix: "warm", Pushes: 4, AtOnce: 2, Layers: 2, LayerSize: 4 * mib}
+	}
+	return job{URL: url, Prefix: "warm", Pushes: 8, AtOnce: 8, Attested: true}
+}
+
 func (w workload) gib() float64 {
 	return float64(w.job.LayerSize) * float64(w.job.Layers*w.job.Pushes) / gib
 }
@@ -171,15 +180,10 @@ func (b *bench) workload(w workload, scheme string) error {
 	}
 	sums := make([]measured, len(all)+1)
 	time.Sleep(1500 * time.Millisecond) // a second after its start Sluice lets go of what only that needed
-	for i, r := range all {             // connections, pools and the heap as they are in use
-		warm := job{URL: r.url, Prefix: "warm", Pushes: 8, AtOnce: 8, Attested: true}
-		if w.layers() {
-			warm = job{URL: r.url, Prefix: "warm", Pushes: 4, AtOnce: 2, Layers: 2, LayerSize: 4 * mib}
-		}
-		if _, _, err := b.client(warm, nil); err != nil {
+	for _, r := range all {             // connections, pools and the heap as they are in use
+		if _, _, err := b.client(w.warm(r.url), nil); err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
-		sums[i+1] = measured{}
 	}
 	if w.job.Rate > 0 { // what is said of idle programs is measured here
 		time.Sleep(idle)
@@ -196,6 +200,13 @@ func (b *bench) workload(w workload, scheme string) error {
 		}
 		sums[0].keep(m)
 		for i, r := range all {
+			if w.layers() && w.job.AtOnce == 1 {
+				// While the others had their rounds nothing was asked of this one, and Sluice gave its buffers back: what is
+				// allocated for a layer is to be told from what is for the first one after a pause.
+				if _, _, err := b.client(w.warm(r.url), nil); err != nil {
+					return fmt.Errorf("%s: %w", r.name, err)
+				}
+			}
 			m, err := b.measure(w, r.name, r.url, r, s)
 			if err != nil {
 				return fmt.Errorf("%s: %w", r.name, err)
