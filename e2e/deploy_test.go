@@ -228,3 +228,15 @@ func TestTheUnitIsStartedAgainForAsLongAsItTakes(t *testing.T) {
 		t.Error("a bucket that is away for ten seconds would end the service until somebody starts it")
 	}
 }
+
+// Sluice refuses a file with a mistake in its log only: to whoever reloads the unit, that has to be an error.
+func TestTheUnitIsNotReloadedWithAMistake(t *testing.T) {
+	b, err := os.ReadFile("../deploy/systemd/sluice.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	reload := regexp.MustCompile(`(?m)^ExecReload=(.*)$`).FindAllStringSubmatch(string(b), -1)
+	if len(reload) != 2 || !strings.Contains(reload[0][1], "check-config") || !strings.Contains(reload[1][1], "kill -HUP") {
+		t.Errorf("a reload does %q", reload)
+	}
+}
