@@ -61,12 +61,9 @@ func (d *registryDestination) attachArtifact(doc *ocidoc.Document) (done bool, r
 	}
 	if resp != nil {
 		discard(resp)
-		if resp.Header.Get("OCI-Subject") != "" {
-			return true, nil, nil // the registry lists it by itself
-		}
 	}
-	if has, err := d.at.upstreamHasReferrers(doc.Subject.Digest); has || err != nil {
-		return has, nil, d.failed(err)
+	if listed, err := d.at.listsItself(resp, doc.Subject.Digest); listed || err != nil {
+		return listed, nil, d.failed(err)
 	}
 	return true, nil, d.list(doc, doc.Subject.Digest)
 }

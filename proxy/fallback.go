@@ -22,10 +22,10 @@ import (
 // upstream has no referrers API, the fallback tag of the subject lists the new referrer before its
 // push is answered (distribution-spec, "Pushing Manifests with Subject").
 func (ex *exchange) takeOverReferrer(doc *ocidoc.Document, resp *http.Response) error {
-	if doc.Subject == nil || resp.Header.Get("OCI-Subject") != "" || ex.action() == filters.Forward {
+	if doc.Subject == nil || ex.action() == filters.Forward {
 		return nil
 	}
-	if has, err := ex.upstreamHasReferrers(doc.Subject.Digest); has || err != nil {
+	if listed, err := ex.listsItself(resp, doc.Subject.Digest); listed || err != nil {
 		return err
 	}
 	return ex.changeFallback(referrerChange{
@@ -234,6 +234,26 @@ func (ex *exchange) deleted(digest string) bool {
 	}
 	discard(resp)
 	return resp.StatusCode < 300
+}
+
+// listsItself tells whether upstream lists a referrer by itself, of which resp is the answer to its push, nil if it was there.
+// OCI-Subject says so, but Amazon ECR has sent it without having the API (sigstore-js pull request 1183), and clients that
+// therefore look at the API (crane, actions/attest) find Sluice's. So each registry is asked once. It is believed by its
+// header where it does not say: whoever pushes may have no right to list.
+func (ex *exchange) listsItself(resp *http.Response, subject string) (bool, error) {
+	says := resp != nil && resp.Header.Get("OCI-Subject") != ""
+	if _, known := ex.p.selfListing.Load(ex.up); says && known {
+		return true, nil
+	}
+	has, err := ex.upstreamHasReferrers(subject)
+	if says && err != nil {
+		forgo(err)
+		return true, nil
+	}
+	if has {
+		ex.p.selfListing.Store(ex.up, true)
+	}
+	return has, err
 }
 
 // upstreamHasReferrers asks; an upstream that answers the API but not OCI-Subject needs no tag.

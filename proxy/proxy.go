@@ -73,6 +73,7 @@ type Proxy struct {
 	manifestTime time.Duration
 	holdBack     time.Duration
 	forms        *artifactForms
+	selfListing  sync.Map        // of *upstream.Registry that were seen to list referrers
 	events       *observe.Events // nil: nobody listens
 	traces       *observe.Traces // nil: off
 	health       []*health       // of upstreams, in their order
