@@ -102,6 +102,14 @@ func TestTheChartIsWhatHelmLikes(t *testing.T) {
 			[]string{"--set-json", `config.upstreams=[{"url":"https://a.example.com"},{"prefix":"b","url":"https://b.example.com"}]`, "--set-json", `config.access={"mode":"htpasswd","htpasswd":"/etc/sluice/users"}`},
 			[]string{"Deployment", "PodDisruptionBudget", "Secret", "Service", "ServiceAccount"},
 		},
+		"a volume of one's own, and time to end": {
+			[]string{
+				"--set", "replicaCount=1", "--set", "config.shutdown_timeout=1m30s", "--set", "terminationGracePeriodSeconds=100", "--set", "readinessPath=/healthz",
+				"--set-json", `extraVolumeMounts=[{"name":"mine","mountPath":"/data"}]`, "--set-json", `extraVolumes=[{"name":"mine","emptyDir":{}}]`,
+				"--set-json", `config.storage={"s3":null,"filesystem":{"rootdirectory":"/data/sluice"}}`,
+			},
+			[]string{"Deployment", "Secret", "Service", "ServiceAccount"},
+		},
 		"watched": {[]string{"--set", "metrics.serviceMonitor.enabled=true"}, []string{"Deployment", "PodDisruptionBudget", "Secret", "Service", "ServiceAccount", "ServiceMonitor"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -174,11 +182,19 @@ func TestTheChartRefusesWhatCannotWork(t *testing.T) {
 		"no configuration":                {[]string{"--set", "config=null"}, "config"},
 		"an admin address nobody reaches": {[]string{"--set", "config.admin=127.0.0.1:5080"}, "config.admin must be a port"},
 		"less time to end than promised":  {[]string{"--set", "config.shutdown_timeout=2m"}, "terminationGracePeriodSeconds must be more"},
-		"not even for one's own":          {[]string{"--set", "terminationGracePeriodSeconds=35"}, "terminationGracePeriodSeconds must be more"},
-		"fewer at most than at least":     {[]string{"--set", "autoscaling.enabled=true", "--set", "autoscaling.minReplicas=20"}, "autoscaling.minReplicas is more"},
-		"a name that is mistyped":         {[]string{"--set", "replicas=3"}, "replicas"},
-		"a mistyped one further down":     {[]string{"--set", "service.Port=80"}, "Port"},
-		"a word for a number":             {[]string{"--set-string", "replicaCount=two"}, "replicaCount"},
+		"a timeout of two parts":          {[]string{"--set", "config.shutdown_timeout=1m30s"}, "terminationGracePeriodSeconds must be more"},
+		"a registry in each of two pods":  {[]string{"--set-json", `config.upstreams=[{"url":"embedded"}]`}, "the embedded registry is one replica's own"},
+		"one by default":                  {[]string{"--set-json", `config.upstreams=null`}, "the embedded registry is one replica's own"},
+		"a folder nobody has mounted": {
+			[]string{"--set", "replicaCount=1", "--set", "persistence.existingClaim=data", "--set-json", `config.storage={"s3":null,"filesystem":{"rootdirectory":"/data"}}`},
+			"no volume is mounted",
+		},
+		"another path to be ready":    {[]string{"--set", "readinessPath=/metrics"}, "readinessPath"},
+		"not even for one's own":      {[]string{"--set", "terminationGracePeriodSeconds=35"}, "terminationGracePeriodSeconds must be more"},
+		"fewer at most than at least": {[]string{"--set", "autoscaling.enabled=true", "--set", "autoscaling.minReplicas=20"}, "autoscaling.minReplicas is more"},
+		"a name that is mistyped":     {[]string{"--set", "replicas=3"}, "replicas"},
+		"a mistyped one further down": {[]string{"--set", "service.Port=80"}, "Port"},
+		"a word for a number":         {[]string{"--set-string", "replicaCount=two"}, "replicaCount"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out := mustFail(t, append([]string{tool(t, "helm"), "template", "push", chart, "--kube-version", kubernetes}, c.args...)...)

@@ -35,8 +35,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if not .Values.existingSecret }}
 {{- $timeout := toString (dig "shutdown_timeout" "30s" .Values.config) }}
 {{- $seconds := 0 }}
-{{- if regexMatch "^[0-9]+s$" $timeout }}{{ $seconds = int (trimSuffix "s" $timeout) }}{{ end }}
-{{- if regexMatch "^[0-9]+m$" $timeout }}{{ $seconds = mul 60 (int (trimSuffix "m" $timeout)) }}{{ end }}
+{{- range regexFindAll "[0-9]+(\\.[0-9]+)?[hms]" (regexReplaceAll "[0-9.]+[mun\u00b5]s" $timeout "1s") -1 }}
+{{- $seconds = add $seconds (mul (get (dict "h" 3600 "m" 60 "s" 1) (substr (int (sub (len .) 1)) (len .) .)) (int (ceil (float64 (trimAll "hms" .))))) }}
+{{- end }}
 {{- if ge (add $seconds (int .Values.preStopSeconds)) (int64 .Values.terminationGracePeriodSeconds) }}
 {{- fail "terminationGracePeriodSeconds must be more than preStopSeconds and config.shutdown_timeout together: pods would be killed in the middle of pushes" }}
 {{- end }}
@@ -47,6 +48,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and $several (hasKey (default dict .Values.config.storage) "inmemory") }}
 {{- fail "config.storage.inmemory is one process's own: replicas need storage that they share (s3, gcs, azure)" }}
 {{- end }}
+{{- $folder := toString (dig "storage" "filesystem" "rootdirectory" "" .Values.config) }}
+{{- if hasPrefix "/" $folder }}
+{{- $mounted := hasPrefix "/var/lib/sluice/" (print $folder "/") }}
+{{- range .Values.extraVolumeMounts }}{{ if hasPrefix (print .mountPath "/") (print $folder "/") }}{{ $mounted = true }}{{ end }}{{ end }}
+{{- if not $mounted }}
+{{- fail (printf "config.storage.filesystem.rootdirectory is %s, where no volume is mounted and nothing can be written: persistence.existingClaim is mounted at /var/lib/sluice" $folder) }}
+{{- end }}
+{{- end }}
 {{- if gt (len (default dict .Values.config.storage)) 1 }}
 {{- fail (printf "config.storage names several drivers, %s: values are merged with the chart's own, so set the one that is not meant to null, as in config.storage.s3=null" (keys .Values.config.storage | sortAlpha | join " and ")) }}
 {{- end }}
@@ -56,6 +65,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- $urls := list }}
 {{- range .Values.config.upstreams }}{{ $urls = append $urls .url }}{{ end }}
+{{- if and $several (or (not $urls) (has "embedded" $urls)) }}
+{{- fail "the embedded registry is one replica's own: name a registry in config.upstreams, or set replicaCount to 1 and autoscaling.enabled to false" }}
+{{- end }}
 {{- if and (eq $mode "passthrough") (gt (len (uniq $urls)) 1) }}
 {{- fail "config.access.mode: passthrough, the chart's default, is for one registry: with several in config.upstreams choose another mode" }}
 {{- end }}
