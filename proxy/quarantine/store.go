@@ -34,6 +34,14 @@
 //
 // Every write either happens as a whole or not at all, and writing something again changes nothing, so an operation
 // that failed at any point may simply be repeated (invariant I7).
+//
+// # Other versions
+//
+// Programs of different versions share a storage during an upgrade, and a newer one may be gone back from. So what a version
+// writes all later ones read, and of what a later one says more an earlier one keeps its hands off: fields of JSON, words behind
+// a media type, folders whose names it does not know, here (but in a generation, which goes as a whole) and in package attest.
+// A digest in any field of a stored attestation's record keeps what has it. What an earlier version would read wrong, or sweep, needs another format, see
+// CheckFormat. The tests called TestWhatANewerProgram... hold that, and TestWhatAProgramWroteEveryLaterOneReads.
 package quarantine
 
 import (
