@@ -313,6 +313,9 @@ func (ex *exchange) hasReferences(doc *ocidoc.Document) bool {
 
 func (ex *exchange) sendManifest(ref string, body []byte, contentType string) (*http.Response, error) {
 	header := http.Header{}
+	if ref == ex.ref && !digestRef(ref) {
+		header = pick(ex.r.Header, "If-Match", "If-None-Match") // of upstream's own ETag, which a reader of the tag has seen
+	}
 	if contentType != "" {
 		header.Set("Content-Type", contentType)
 	}
@@ -343,9 +346,10 @@ func created(resp *http.Response, ref string, body []byte) bool {
 }
 
 // holdsAlready is true when a tag is immutable and holds this very document: a rebuild whose images
-// did not change is a success, although its provenance changed.
+// did not change is a success, although its provenance changed. So is a push on a condition that is not met any more
+// since an earlier try, whose answer was lost, was that push.
 func (ex *exchange) holdsAlready(tag string, body []byte, refusal *http.Response) bool {
-	if refusal.StatusCode >= 500 || !immutable(refusal) {
+	if refusal.StatusCode >= 500 || refusal.StatusCode != http.StatusPreconditionFailed && !immutable(refusal) {
 		return false
 	}
 	resp, err := ex.do(upstream.Request{Method: http.MethodHead, Path: manifestPath(tag), Header: http.Header{"Accept": manifestTypes}})
