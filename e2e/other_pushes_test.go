@@ -69,6 +69,34 @@ func TestZstdLayersArriveAsTheyAre(t *testing.T) {
 	}
 }
 
+// One build per platform, each with the attestations that BuildKit writes by default, combined by `docker manifest`: in a
+// registry the tags are indexes, which it refuses. Into another repository it mounts every blob, and gives up where one is
+// not mounted.
+func TestDockerManifestCombinesWhatBuildKitPushed(t *testing.T) {
+	for _, form := range forms {
+		t.Run(form.name, func(t *testing.T) {
+			docker, k, w, dir := tool(t, "docker"), needBuilder(t, form.builder), newWorld(t), newApplication(t, 52)
+			combine := func(from, to string) {
+				run(t, docker, "manifest", "create", "--insecure", to, from+":amd64", from+":arm64")
+				run(t, docker, "manifest", "push", "--insecure", "--purge", to)
+			}
+			for _, arch := range []string{"amd64", "arm64"} {
+				k.mustBuild(t, dir, "linux/"+arch, push(w.via+"/app:"+arch)...)
+				k.mustBuild(t, dir, "linux/"+arch, withoutAttestations(w.direct+"/reference:"+arch)...)
+			}
+			if !w.through() {
+				mustFail(t, docker, "manifest", "create", "--insecure", w.direct+"/app:1", w.direct+"/app:amd64", w.direct+"/app:arm64")
+				return
+			}
+			for _, repository := range []string{"", "-elsewhere"} {
+				combine(w.direct+"/reference", w.direct+"/reference"+repository+":1")
+				combine(w.via+"/app", w.via+"/app"+repository+":1")
+				w.same(t, "app"+repository, "reference"+repository)
+			}
+		})
+	}
+}
+
 func TestAnArtifactIsPushedAttachedAndPulled(t *testing.T) {
 	oras, w := tool(t, "oras"), newWorld(t)
 	dir := scratch(t)
