@@ -17,7 +17,7 @@ import (
 // keepsWhole makes sure that what a held manifest refers to is still here and will stay for a while:
 // a client that is told that the manifest exists does not send its blobs.
 func (ex *exchange) keepsWhole(digest string, m *ocidoc.Document) (bool, error) {
-	_, _, err := ex.p.quarantine.StatManifest(ex.ctx(), ex.repo, digest)
+	err := ex.p.quarantine.StatManifest(ex.ctx(), ex.repo, digest)
 	if errors.Is(err, quarantine.ErrNotFound) {
 		err = ex.p.attest.StatDocument(ex.ctx(), ex.repo, digest)
 	}
@@ -147,13 +147,8 @@ func (ex *exchange) keepsTaken(a quarantine.Alias) (bool, error) {
 // findOriginal reads the bytes that were received, from either place. nil is "gone".
 func (ex *exchange) findOriginal(digest string) ([]byte, error) {
 	m, err := ex.p.quarantine.Original(ex.ctx(), ex.repo, digest)
-	if err == nil {
-		// It is in use: one about to be swept stays another while.
-		_, _, err = ex.p.quarantine.StatOriginal(ex.ctx(), ex.repo, digest)
-		return m.Bytes, err
-	}
 	if !errors.Is(err, quarantine.ErrNotFound) {
-		return nil, err
+		return m.Bytes, err
 	}
 	_, b, err := ex.p.attest.Document(ex.ctx(), ex.repo, digest)
 	if errors.Is(err, attest.ErrNotFound) {

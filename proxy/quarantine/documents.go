@@ -41,10 +41,10 @@ func (s *Store) Manifest(ctx context.Context, repo, digest string) (Manifest, er
 	return s.document(ctx, repo, manifestKind, digest, false)
 }
 
-// StatManifest says what Manifest would return. When it answers, the manifest stays for at least another day.
-func (s *Store) StatManifest(ctx context.Context, repo, digest string) (mediaType string, size int64, err error) {
-	m, err := s.document(ctx, repo, manifestKind, digest, true)
-	return m.MediaType, int64(len(m.Bytes)), err
+// StatManifest says whether Manifest would return it. When it answers, the manifest stays for at least another day.
+func (s *Store) StatManifest(ctx context.Context, repo, digest string) error {
+	_, err := s.document(ctx, repo, manifestKind, digest, true)
+	return err
 }
 
 // PutOriginal keeps a document that was forwarded as something else.
@@ -52,15 +52,9 @@ func (s *Store) PutOriginal(ctx context.Context, repo, digest string, m Manifest
 	return s.putDocument(ctx, repo, originalKind, digest, m)
 }
 
-// Original reads a document that was forwarded as something else.
+// Original reads a document that was forwarded as something else. It is in use then, and stays for at least another day.
 func (s *Store) Original(ctx context.Context, repo, digest string) (Manifest, error) {
-	return s.document(ctx, repo, originalKind, digest, false)
-}
-
-// StatOriginal says what Original would return. When it answers, the original stays for at least another day.
-func (s *Store) StatOriginal(ctx context.Context, repo, digest string) (mediaType string, size int64, err error) {
-	m, err := s.document(ctx, repo, originalKind, digest, true)
-	return m.MediaType, int64(len(m.Bytes)), err
+	return s.document(ctx, repo, originalKind, digest, true)
 }
 
 // DeleteOriginal forgets an original in every generation. One that is not there is forgotten already.

@@ -31,9 +31,8 @@ func TestADocumentKeepsItsBytesAndItsMediaType(t *testing.T) {
 				if !equal(got, want) {
 					t.Errorf("got %.200v, want %.200v", got, want)
 				}
-				mediaType, size, err := s.StatManifest(t.Context(), "app", digest)
-				if err != nil || mediaType != want.MediaType || size != int64(len(want.Bytes)) {
-					t.Errorf("stat: %s, %d, %v", mediaType, size, err)
+				if err := s.StatManifest(t.Context(), "app", digest); err != nil {
+					t.Errorf("stat: %v", err)
 				}
 				if _, err := s.Original(t.Context(), "app", digest); !errors.Is(err, ErrNotFound) {
 					t.Errorf("a manifest is no original, got %v", err)

@@ -124,15 +124,12 @@ func operations(t *testing.T) []operation {
 		},
 		{
 			"StatManifest that copies", oldDocs,
-			func(ctx context.Context, s *Store) error {
-				_, _, err := s.StatManifest(ctx, "app", sha(doc.Bytes))
-				return err
-			}, docToday(manifestKind),
+			func(ctx context.Context, s *Store) error { return s.StatManifest(ctx, "app", sha(doc.Bytes)) }, docToday(manifestKind),
 		},
 		{
-			"StatOriginal that copies", oldDocs,
+			"Original that copies", oldDocs,
 			func(ctx context.Context, s *Store) error {
-				_, _, err := s.StatOriginal(ctx, "app", sha(doc.Bytes))
+				_, err := s.Original(ctx, "app", sha(doc.Bytes))
 				return err
 			}, docToday(originalKind),
 		},
