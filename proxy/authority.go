@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -271,7 +272,8 @@ func (a *authority) expire() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for k, list := range a.spare {
-		if len(list) > 0 && a.now().Sub(list[len(list)-1].opened) >= proofTTL {
+		a.spare[k] = slices.DeleteFunc(list, func(s spareSession) bool { return a.now().Sub(s.opened) >= proofTTL })
+		if len(a.spare[k]) == 0 {
 			delete(a.spare, k)
 		}
 	}
