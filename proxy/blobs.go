@@ -346,6 +346,7 @@ func (ex *exchange) deleteBlob() error {
 		return nil
 	}
 	if _, err := ex.p.quarantine.StatBlob(ex.ctx(), ex.repo, digest); err != nil {
+		ex.p.storageTrouble(ex.log, "look up blob "+digest, err)
 		ex.passResponse(resp) // nothing held, or storage that cannot tell
 		return nil
 	}

@@ -95,7 +95,7 @@ func (ex *exchange) original(digest string, aliases []quarantine.Alias) (*localD
 			}
 			return nil, err
 		}
-		forgo(err) // who asks by HEAD is about to send it
+		ex.goWithout("look for what original "+digest+" lists", err) // who asks by HEAD is about to send it
 		if !whole {
 			if gone == nil { // what an earlier rule made of it may have taken less away, and still be whole
 				gone = refuse(http.StatusNotFound, codeManifestUnknown,

@@ -148,7 +148,7 @@ func (ex *exchange) localManifest(digest string) (*localDocument, error) {
 	}
 	if ex.r.Method == http.MethodHead {
 		if whole, err := ex.keepsWhole(digest, m); !whole || err != nil {
-			forgo(err)
+			ex.goWithout("look for what manifest "+digest+" refers to", err)
 			return nil, nil // the client then sends the manifest again, and the blobs that have gone
 		}
 	}
@@ -256,11 +256,14 @@ func (ex *exchange) originalOf(tag, forwarded string) *localDocument {
 	for _, a := range aliases {
 		if a.Forwarded == forwarded && a.Action == filters.Store && a.Unwrap == ex.rule.Unwrap && a.MediaTypes == converted(ex.policy()) {
 			b, err := ex.findOriginal(original)
-			if err != nil || b == nil {
+			if err != nil {
+				ex.p.storageTrouble(ex.log, "read original "+original, err)
+			}
+			if b == nil {
 				return nil
 			}
 			if whole, err := ex.keepsTaken(a); !whole || err != nil {
-				forgo(err)
+				ex.goWithout("look for what original "+original+" lists", err)
 				return nil
 			}
 			return &localDocument{mediaType: a.OriginalMediaType, bytes: b, forwarded: forwarded}

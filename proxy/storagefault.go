@@ -32,6 +32,14 @@ func (p *Proxy) storageTrouble(log *slog.Logger, doing string, err error) {
 	log.Error("storage failed", "doing", doing, "reason", err, "on_storage_error", p.cfg.OnStorageError)
 }
 
+// goWithout is done with an error that ends no request: what is asked for is then "not here".
+func (ex *exchange) goWithout(doing string, err error) {
+	if s, is := errors.AsType[*storageFailed](err); is {
+		ex.p.storageTrouble(ex.log, doing, s.cause)
+	}
+	forgo(err)
+}
+
 // storageTransient is trouble of the storage that ends the request: counted here, logged with the answer.
 func (ex *exchange) storageTransient(err error, format string, args ...any) *Failure {
 	if !errors.Is(err, context.Canceled) {

@@ -247,7 +247,7 @@ func (ex *exchange) deleteUpload() error {
 		ex.abandon(&st)
 	case st.Mode == session.Held:
 		if err := ex.forgetParts(&st); err != nil {
-			return transient(err, "upload to repository %s could not be cancelled", ex.repo)
+			return ex.storageTransient(err, "upload to repository %s could not be cancelled: the storage of sluice failed, see its log; try again", ex.repo)
 		}
 	}
 	ex.p.progress.cancel(st)
