@@ -184,10 +184,7 @@ func (ex *exchange) serveHeld(digest string, h *held) error {
 	if ex.r.Method == http.MethodGet {
 		// What cannot be opened is an error then, and no answer that breaks off at once.
 		if err := h.prepare(firstByte(ex.r.Header.Get("Range"), h.size)); err != nil {
-			if f, ours := errors.AsType[*Failure](err); ours {
-				return f
-			}
-			return ex.storageTransient(err, "blob %s of repository %s could not be read from the storage of sluice, see its log; try again", digest, ex.repo)
+			return ex.unreadHeld(digest, err)
 		}
 	}
 	hd := ex.w.Header()
@@ -197,6 +194,14 @@ func (ex *exchange) serveHeld(digest string, h *held) error {
 	ex.answers = true
 	http.ServeContent(ex.w, ex.r, "", time.Time{}, h)
 	return nil
+}
+
+// unreadHeld is the answer when a held blob cannot be read from the storage, or from the registry that has it.
+func (ex *exchange) unreadHeld(digest string, err error) error {
+	if f, ours := errors.AsType[*Failure](err); ours {
+		return f
+	}
+	return ex.storageTransient(err, "blob %s of repository %s could not be read from the storage of sluice, see its log; try again", digest, ex.repo)
 }
 
 // firstByte is where the bytes that a Range asks for begin. What it cannot read is for http.ServeContent to refuse.

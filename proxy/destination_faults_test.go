@@ -237,6 +237,14 @@ func TestAStatementThatItsRegistryDoesNotGiveIsWorthAnotherTry(t *testing.T) {
 	if said := string(a.body); a.Header.Get("Retry-After") == "" || !strings.Contains(said, digest) || !strings.Contains(said, "500 Internal Server Error") {
 		t.Errorf("the answer is %v, %s", a.Header, said)
 	}
+	attestation := tree.Attestations()[0] // that is to be in the registry, and the statement before it
+	a = r.request(http.MethodPut, "/v2/app/manifests/attestation", attestation.Bytes(), "Content-Type", ociManifest).want(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
+	if said := string(a.body); !strings.Contains(said, digest) || !strings.Contains(said, "500 Internal Server Error") || strings.Contains(said, "storage of sluice") {
+		t.Errorf("the answer is %s", said)
+	}
+	if n := r.scrape()["sluice_storage_errors_total"]; n != 0 {
+		t.Errorf("%v errors are put down to the storage", n)
+	}
 	m.heal()
 	whole := string(r.request(http.MethodGet, "/v2/app/blobs/"+digest, nil).want(t, http.StatusOK).body)
 	for i, want := range []string{whole[1:], whole[1:3], whole[len(whole)-3:], whole[len(whole)-3:]} {

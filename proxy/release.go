@@ -225,7 +225,7 @@ func (ex *exchange) sendHeld(digest string, h *held) error {
 	if h.size <= heldInMemory {
 		b, err := h.bytes(heldInMemory)
 		if err != nil {
-			return ex.storageTransient(err, "blob %s of repository %s could not be read from the storage of sluice, see its log", digest, ex.repo)
+			return ex.unreadHeld(digest, err)
 		}
 		if err := ex.sendBlob(digest, b); err != nil {
 			return err
