@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"sync"
 
 	"sluice/proxy/internal/objects"
 	"sluice/proxy/quarantine"
@@ -119,33 +118,18 @@ func (ex *exchange) withWaiting(ctx context.Context, st *session.State, c *chunk
 	if c.length >= 0 {
 		length = st.Pending + c.length
 	}
-	stored := &storageReader{ex: ex, r: waiting}
-	return io.MultiReader(stored, c.all()), length, stored.close, nil
+	h := &held{size: st.Pending, rc: storageReader{waiting, ex}}
+	return io.MultiReader(h, c.all()), length, func() { _ = h.Close() }, nil
 }
 
-// storageReader tells an error of the storage from one of the client's body. It can be closed while it is read: an
-// upstream that answers in the middle of a body leaves its Transport reading for a moment.
+// storageReader tells an error of the storage from one of the client's body.
 type storageReader struct {
-	ex     *exchange
-	mu     sync.Mutex
-	r      io.ReadCloser
-	closed bool
+	io.ReadCloser
+	ex *exchange
 }
 
-func (s *storageReader) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	_ = s.r.Close()
-}
-
-func (s *storageReader) Read(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return 0, io.ErrClosedPipe
-	}
-	n, err := s.r.Read(b)
+func (s storageReader) Read(b []byte) (int, error) {
+	n, err := s.ReadCloser.Read(b)
 	switch {
 	case objects.Absent(err):
 		err = s.ex.hasEnded(err)

@@ -1,46 +1,71 @@
 package proxy
 
 import (
+	"context"
 	"io"
-	"sync"
+	"strings"
 	"testing"
+	"time"
+
+	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
+
+	"sluice/proxy/quarantine"
+	"sluice/proxy/session"
 )
 
-// idle is a part of the storage that is slow, and must not be closed while it is read.
-type idle struct {
-	reading chan struct{} // closed when Read was called
-	more    chan struct{} // Read ends when it is closed
-	closed  bool          // the race detector looks
+// hanging is a storage in which a part hangs once it is read.
+type hanging struct {
+	storagedriver.StorageDriver
+	reading chan struct{} // closed when a part is read
+	more    chan struct{} // closed when the read may end
 }
 
-func (i *idle) Read([]byte) (int, error) {
-	close(i.reading)
-	<-i.more
-	if i.closed {
-		panic("read of what was closed")
+func (h *hanging) GetContent(ctx context.Context, path string) ([]byte, error) {
+	if path == "/format" {
+		return h.StorageDriver.GetContent(ctx, path)
 	}
-	return 0, io.EOF
+	close(h.reading)
+	<-h.more
+	return h.StorageDriver.GetContent(ctx, path)
 }
 
-func (i *idle) Close() error {
-	i.closed = true
-	return nil
-}
-
-// An upstream that refuses a part in its middle answers while the Transport reads.
-func TestWaitingChunksAreNotClosedUnderTheirReader(t *testing.T) {
-	part := &idle{reading: make(chan struct{}), more: make(chan struct{})}
-	s := &storageReader{r: part}
-	var both sync.WaitGroup
-	both.Go(func() { _, _ = s.Read(nil) })
-	<-part.reading
-	both.Go(s.close)
-	close(part.more)
-	both.Wait()
-	if !part.closed {
-		t.Error("not closed")
+// An upstream that refuses a part in its middle answers while the Transport reads, and its answer does not wait for a storage
+// that hangs.
+func TestWaitingChunksCanBeClosedWhileTheyAreRead(t *testing.T) {
+	d := &hanging{inmemory.New(), make(chan struct{}), make(chan struct{})}
+	q, err := quarantine.New(d, quarantine.Options{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if n, err := s.Read(nil); n != 0 || err == nil {
+	st := &session.State{Generation: q.Generation(), ID: "upload", Parts: 1, Pending: 5}
+	if _, err := q.WritePart(t.Context(), st.Generation, "app", st.ID, 0, strings.NewReader("parts"), 100); err != nil {
+		t.Fatal(err)
+	}
+	ex := &exchange{p: &Proxy{quarantine: q}, repo: "app"}
+	body, _, done, err := ex.withWaiting(t.Context(), st, &chunk{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan int)
+	go func() {
+		n, _ := body.Read(make([]byte, 10))
+		read <- n
+	}()
+	<-d.reading
+	closed := make(chan struct{})
+	go func() { done(); close(closed) }()
+	select {
+	case <-closed:
+	case <-time.After(20 * time.Second):
+		t.Error("closing waits for the storage")
+	}
+	close(d.more)
+	if n := <-read; n != 5 {
+		t.Errorf("the read that was under way has %d bytes", n)
+	}
+	<-closed
+	if n, err := body.Read(make([]byte, 10)); n != 0 || err == nil || err == io.EOF {
 		t.Errorf("read %d bytes, %v, of what is closed", n, err)
 	}
 }
