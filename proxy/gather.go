@@ -56,22 +56,13 @@ func (ex *exchange) gather(st *session.State, c *chunk, ranged bool) (*chunk, er
 		st.Generation = ex.p.quarantine.Generation()
 	}
 	n, err := ex.keepPart(st, io.LimitReader(counted, least), least)
-	var refused *Failure
 	switch {
 	case err == nil:
-	case errors.As(err, &refused):
-		return nil, refused
 	case errors.Is(err, errNoRoom):
 		ex.giveUp(st)
 		return nil, ex.noRoom()
-	case ex.ctx().Err() != nil:
-		return nil, ex.ctx().Err()
-	case errors.Is(err, quarantine.ErrNotFound):
-		return nil, ex.hasEnded(err)
-	case errors.Is(err, quarantine.ErrTooMany):
-		return nil, ex.tooMany(st)
 	case !errors.Is(err, quarantine.ErrStorage):
-		return nil, bodyError(ex, err)
+		return nil, err
 	case st.Offset == 0 && counted.again() != nil:
 		// Pushes without attestations go on without storage. If this was the last chunk, nothing is lost.
 		ex.p.storageTrouble(ex.log, "gather a chunk that is too small for upstream", err)

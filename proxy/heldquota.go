@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/proxy/config"
+	"sluice/proxy/quarantine"
 	"sluice/proxy/session"
 )
 
@@ -66,8 +67,9 @@ func (m *metered) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// keepPart keeps one more part of an upload, and charges for it; errNoRoom is for the caller. A client that hangs up when all
-// of it is there may or may not leave it in the storage: it costs.
+// keepPart keeps one more part of an upload, and charges for it. A client that hangs up when all of it is there may or may
+// not leave it in the storage: it costs. errNoRoom, quarantine.ErrTooLarge and ErrStorage are for the caller, any other error
+// is the answer.
 func (ex *exchange) keepPart(st *session.State, body io.Reader, most int64) (int64, error) {
 	if ex.outlived(st) {
 		return 0, refuse(http.StatusNotFound, codeBlobUploadUnknown, "upload to repository %s has expired: start again with POST", ex.repo)
@@ -78,10 +80,18 @@ func (ex *exchange) keepPart(st *session.State, body io.Reader, most int64) (int
 	switch {
 	case err == nil:
 		m.room.hold(heldPart(ex.repo, st.ID, st.Parts), st.Generation, n)
-	case errors.Is(err, errNoRoom):
-		return 0, errNoRoom
-	case m.ended && ex.ctx().Err() != nil:
-		m.room.hold(heldPart(ex.repo, st.ID, st.Parts), st.Generation, m.room.size())
+	case errors.Is(err, errNoRoom), errors.Is(err, quarantine.ErrTooLarge):
+	case ex.ctx().Err() != nil:
+		if m.ended {
+			m.room.hold(heldPart(ex.repo, st.ID, st.Parts), st.Generation, m.room.size())
+		}
+		return 0, bodyError(ex, err)
+	case errors.Is(err, quarantine.ErrNotFound):
+		return 0, ex.hasEnded(err)
+	case errors.Is(err, quarantine.ErrTooMany):
+		return 0, ex.tooMany(st)
+	case !errors.Is(err, quarantine.ErrStorage):
+		return 0, bodyError(ex, err)
 	}
 	return n, err
 }

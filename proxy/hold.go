@@ -147,11 +147,8 @@ func (ex *exchange) writePart(st *session.State, body io.Reader) error {
 	left := int64(ex.p.cfg.MaxHeldBlob) - st.Offset
 	counted := &countingReader{r: body}
 	n, err := ex.keepPart(st, counted, left)
-	var refused *Failure
 	switch {
 	case err == nil:
-	case errors.As(err, &refused):
-		return refused
 	case errors.Is(err, errNoRoom), errors.Is(err, quarantine.ErrTooLarge):
 		if again := counted.again(); again != nil && ex.isBundle(st) {
 			return &unkept{body: again, cause: err}
@@ -161,14 +158,8 @@ func (ex *exchange) writePart(st *session.State, body io.Reader) error {
 			return ex.noRoom()
 		}
 		return ex.tooLarge()
-	case ex.ctx().Err() != nil:
-		return ex.ctx().Err()
-	case errors.Is(err, quarantine.ErrNotFound):
-		return ex.hasEnded(err)
-	case errors.Is(err, quarantine.ErrTooMany):
-		return ex.tooMany(st)
 	case !errors.Is(err, quarantine.ErrStorage):
-		return bodyError(ex, err)
+		return err
 	case ex.bundle && counted.again() != nil:
 		return &unkept{body: counted.again(), cause: err}
 	case ex.p.cfg.OnStorageError == config.StorageErrorStrip:

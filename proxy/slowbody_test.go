@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -114,4 +115,33 @@ func TestAClientThatWaitsForTheRegistryIsNotCutOff(t *testing.T) {
 	layer := append([]byte("\x1f\x8b"), bytes.Repeat([]byte("layer"), 4<<20)...) // more than sockets hold
 	location := r.request(http.MethodPost, "/v2/app/blobs/uploads/", nil).want(t, http.StatusAccepted).Header.Get("Location")
 	r.request(http.MethodPut, absolutePath(location)+"digest="+ocidoc.DigestOf(layer), layer).want(t, http.StatusCreated)
+}
+
+// A client that was cut off is still there, and is told why, also where the storage takes what it sends.
+func TestAClientThatIsCutOffIsToldWhy(t *testing.T) {
+	statement := string(statementOf(1, 10))
+	for name, first := range map[string]string{"one piece": statement, "parts": statement + strings.Repeat("x", 300<<10)} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{}))
+			location := r.upload("app")
+			r.proxy.SlowTime(200 * time.Millisecond)
+			conn, err := net.Dial("tcp", strings.TrimPrefix(r.url(), "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(time.Minute))
+			if _, err := io.WriteString(conn, "PATCH "+location+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n"+first); err != nil {
+				t.Fatal(err)
+			}
+			heard, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatalf("it hears nothing: %v", err)
+			}
+			defer heard.Body.Close()
+			if said, err := io.ReadAll(heard.Body); heard.StatusCode != http.StatusBadRequest || !strings.Contains(string(said), "the client sent less than 64 KiB") {
+				t.Errorf("it hears %s, %.300q, %v", heard.Status, said, err)
+			}
+		})
+	}
 }
