@@ -189,22 +189,7 @@ func (ex *exchange) holdAbout(digest string, doc *ocidoc.Document) error {
 			return err
 		}
 	}
-	m := quarantine.Manifest{MediaType: mediaTypeOf(doc), Bytes: doc.Bytes, Blobs: digestsOf(blobsOf(doc))}
-	room := ex.p.heldQuota.room(ex.id.Key)
-	defer room.drop()
-	if !room.grow(m.Size()) {
-		return errNoRoom
-	}
-	// The note first: without its manifest it is passed over, and whose manifest is there needs not be sent again.
-	err := ex.p.quarantine.PutAbout(ex.ctx(), ex.repo, doc.Subject.Digest, digest)
-	if err == nil {
-		err = ex.p.quarantine.PutManifest(ex.ctx(), ex.repo, digest, m)
-	}
-	if err != nil {
-		return &storageFailed{cause: err}
-	}
-	room.hold(heldManifestOf(ex.repo, digest), ex.p.quarantine.Generation(), m.Size())
-	return nil
+	return ex.holdManifest(digest, doc, doc.Subject.Digest)
 }
 
 // holdCopy holds a blob that went upstream when nobody knew what it is about.
@@ -230,17 +215,8 @@ func (ex *exchange) holdCopy(d ocidoc.Descriptor) error {
 	if objects.CheckBytes(content, d.Digest) != nil {
 		return refuse(http.StatusBadRequest, codeManifestInvalid, "blob %s of repository %s is upstream, but not with its digest", d.Digest, ex.repo)
 	}
-	room := ex.p.heldQuota.room(ex.id.Key)
-	defer room.drop()
-	if !room.grow(int64(len(content))) {
-		return errNoRoom
-	}
-	err = ex.p.quarantine.PutBlob(ex.ctx(), ex.repo, d.Digest, content)
-	if errors.Is(err, quarantine.ErrStorage) {
+	if err = ex.holdBlob(d.Digest, content); errors.Is(err, quarantine.ErrStorage) {
 		return &storageFailed{cause: err}
-	}
-	if err == nil {
-		room.hold(heldBlobOf(ex.repo, d.Digest), ex.p.quarantine.Generation(), int64(len(content)))
 	}
 	return err
 }

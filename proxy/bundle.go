@@ -26,8 +26,7 @@ func (ex *exchange) waits(guess filters.Guess, c *chunk) (bool, error) {
 			return false, bodyError(ex, err)
 		}
 	}
-	q := ex.p.heldQuota
-	ex.bundle = c.length >= 0 && c.length <= most && (q.limit == 0 || !q.full(ex.id.Key, c.length, int64(q.limit))) &&
+	ex.bundle = c.length >= 0 && c.length <= most && ex.p.heldQuota.hasRoom(ex.id.Key, c.length) &&
 		(c.length <= believed || ex.triesCrowd())
 	return ex.bundle, nil
 }

@@ -115,3 +115,15 @@ func TestAFolderIsNotAskedWhatOtherReplicasDo(t *testing.T) {
 		t.Errorf("%d bytes are charged for, want %d", got, len(statement))
 	}
 }
+
+// Without a limit nobody pays, whatever the size of what is held: what is charged for would count under the next configuration.
+func TestWithoutALimitNothingIsCharged(t *testing.T) {
+	r := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{}), heldLimit(1<<20, 0))
+	for _, size := range []int{10, 300 << 10} {
+		b := statementOf(1, size)
+		r.request(http.MethodPut, absolutePath(r.upload("app"))+"digest="+ocidoc.DigestOf(b), b).want(t, http.StatusCreated)
+		if got := r.proxy.Charged(anybody); got != 0 {
+			t.Errorf("%d bytes are charged for a statement of %d", got, len(b))
+		}
+	}
+}

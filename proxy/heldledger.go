@@ -177,14 +177,6 @@ func (l *heldLedger) releaseParts(repo, upload string, n int) {
 	}
 }
 
-// assembled puts the blob that parts became in their place.
-func (l *heldLedger) assembled(identity, upload string, parts int, blob heldThing, generation string, n int64) {
-	l.releaseParts(blob.repo, upload, parts)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.put(blob.in(generation), charge{l.holder(identity), generation, n})
-}
-
 // copied charges for a copy in a younger generation, which lives on when the first is swept.
 func (l *heldLedger) copied(t heldThing, generation string) {
 	l.mu.Lock()

@@ -33,10 +33,14 @@ func (q *heldQuota) room(identity string) *reservation {
 	return q.reserve(identity, int64(q.limit))
 }
 
+// hasRoom is false for who may not hold n bytes more.
+func (q *heldQuota) hasRoom(identity string, n int64) bool {
+	return q.limit == 0 || !q.full(identity, n, int64(q.limit))
+}
+
 // roomFor refuses at once what cannot be held, before its bytes are read.
 func (ex *exchange) roomFor(n int64) error {
-	q := ex.p.heldQuota
-	if q.limit == 0 || ex.bundle || !q.full(ex.id.Key, n, int64(q.limit)) {
+	if ex.bundle || ex.p.heldQuota.hasRoom(ex.id.Key, n) {
 		return nil
 	}
 	return ex.noRoom()

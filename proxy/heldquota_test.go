@@ -142,7 +142,8 @@ func TestTheChargeIsWhatIsHeld(t *testing.T) {
 				n := rapid.Int64Range(0, 100).Draw(t, "bytes")
 				blob := heldBlobOf("app", "1")
 				held[at{blob, g}] = cost{who, n}
-				l.assembled(who, "upload", 4, blob, g, n)
+				l.releaseParts("app", "upload", 4)
+				l.reserve(who, limit).hold(blob, g, n)
 			},
 			"copy": func(t *rapid.T) {
 				th, g := thing.Draw(t, "thing"), generation.Draw(t, "generation")

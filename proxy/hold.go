@@ -46,23 +46,33 @@ func (ex *exchange) holdWhole(st *session.State, digest string, c *chunk) error 
 	if objects.CheckBytes(small, digest) != nil {
 		return wrongDigest(ex.repo, digest, godigest.Digest(digest).Algorithm().FromBytes(small).String())
 	}
-	room := ex.p.heldQuota.room(ex.id.Key)
-	defer room.drop()
-	if !room.grow(int64(len(small))) {
-		if ex.bundle {
-			return ex.sendInstead(digest, small)
-		}
+	switch err := ex.holdBlob(digest, small); {
+	case errors.Is(err, errNoRoom) && ex.bundle:
+		return ex.sendInstead(digest, small)
+	case errors.Is(err, errNoRoom):
 		return ex.noRoom()
-	}
-	// All of it is here, so a client that hangs up leaves no doubt whether it is held, and costs.
-	if err := ex.p.quarantine.PutBlob(context.WithoutCancel(ex.ctx()), ex.repo, digest, small); err != nil {
+	case err != nil:
 		return ex.cannotHold(digest, small, err)
 	}
-	room.hold(heldBlobOf(ex.repo, digest), ex.p.quarantine.Generation(), int64(len(small)))
-	ex.p.foretold.held(ex.repo, digest, small)
-	ex.p.observe.Held(int64(len(small)))
 	ex.p.progress.done(st.ID)
 	return ex.answerHeld(digest)
+}
+
+// holdBlob puts a blob into quarantine, unless its pusher holds too much: errNoRoom. All of it is here, so a client that
+// hangs up leaves no doubt whether it is held, and costs.
+func (ex *exchange) holdBlob(digest string, content []byte) error {
+	room := ex.p.heldQuota.room(ex.id.Key)
+	defer room.drop()
+	if !room.grow(int64(len(content))) {
+		return errNoRoom
+	}
+	if err := ex.p.quarantine.PutBlob(context.WithoutCancel(ex.ctx()), ex.repo, digest, content); err != nil {
+		return err
+	}
+	room.hold(heldBlobOf(ex.repo, digest), ex.p.quarantine.Generation(), int64(len(content)))
+	ex.p.foretold.held(ex.repo, digest, content)
+	ex.p.observe.Held(int64(len(content)))
+	return nil
 }
 
 // answerHeld tells that the blob is there, which upstream need not have.
@@ -77,15 +87,8 @@ func (ex *exchange) holdEmpty(st *session.State) error {
 	if err := ex.passthroughMayWrite(); err != nil {
 		return err
 	}
-	room := ex.p.heldQuota.room(ex.id.Key)
-	defer room.drop()
-	if room.grow(int64(len(emptyBlob))) {
-		if err := ex.p.quarantine.PutBlob(context.WithoutCancel(ex.ctx()), ex.repo, filters.EmptyDigest, []byte(emptyBlob)); err != nil {
-			ex.p.storageTrouble(ex.log, "keep the empty blob", err)
-		} else {
-			room.hold(heldBlobOf(ex.repo, filters.EmptyDigest), ex.p.quarantine.Generation(), int64(len(emptyBlob)))
-			ex.p.observe.Held(int64(len(emptyBlob)))
-		}
+	if err := ex.holdBlob(filters.EmptyDigest, []byte(emptyBlob)); err != nil && !errors.Is(err, errNoRoom) {
+		ex.p.storageTrouble(ex.log, "keep the empty blob", err)
 	}
 	ex.p.progress.done(st.ID)
 	return ex.answerHeld(filters.EmptyDigest)
@@ -256,7 +259,8 @@ func (ex *exchange) assemble(st *session.State, digest string) error {
 	size, err := ex.p.quarantine.Assemble(ctx, st.Generation, ex.repo, st.ID, st.Parts, digest)
 	switch {
 	case err == nil:
-		ex.p.heldQuota.assembled(ex.id.Key, st.ID, st.Parts, heldBlobOf(ex.repo, digest), ex.p.quarantine.Generation(), size)
+		ex.p.heldQuota.releaseParts(ex.repo, st.ID, st.Parts)
+		ex.p.heldQuota.room(ex.id.Key).hold(heldBlobOf(ex.repo, digest), ex.p.quarantine.Generation(), size)
 	case errors.Is(err, quarantine.ErrDigest):
 		ex.dropParts(st)
 		return refuse(http.StatusBadRequest, codeDigestInvalid, "%v", err)

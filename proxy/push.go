@@ -387,21 +387,44 @@ func (ex *exchange) holdAttestation(doc *ocidoc.Document, contentType string) er
 		return err
 	}
 	digest := received(ex.ref, doc)
-	if answered, err := ex.holdManifest(digest, doc, contentType); answered || err != nil {
-		return err
-	}
+	err := ex.holdManifest(digest, doc, "")
 	// Whether the image is converted, and so has another digest, shows when its index comes.
-	if doc.Subject != nil && ex.rule.Attestations == filters.Store && ex.rule.MediaTypes != filters.MediaTypesDocker {
-		err := ex.storeReferrer(digest, doc)
-		var s *storageFailed
-		if errors.As(err, &s) {
-			return ex.manifestNotKept(digest, doc, contentType, s)
-		}
-		if err != nil {
-			return err
-		}
+	if err == nil && doc.Subject != nil && ex.rule.Attestations == filters.Store && ex.rule.MediaTypes != filters.MediaTypesDocker {
+		err = ex.storeReferrer(digest, doc)
+	}
+	var s *storageFailed
+	switch {
+	case errors.Is(err, errNoRoom):
+		return ex.noRoom()
+	case errors.As(err, &s):
+		return ex.manifestNotKept(digest, doc, contentType, s)
+	case err != nil:
+		return err
 	}
 	ex.log.Debug("attestation manifest held", "digest", digest)
 	ex.seen.became(observe.PushHeld)
 	return ex.answerManifest(digest, doc)
+}
+
+// holdManifest puts a manifest into quarantine, unless its pusher holds too much: errNoRoom. One that is about another is
+// found by that. As for a blob: whether it is held must not depend on when the client hangs up.
+func (ex *exchange) holdManifest(digest string, doc *ocidoc.Document, about string) (err error) {
+	m := quarantine.Manifest{MediaType: mediaTypeOf(doc), Bytes: doc.Bytes, Blobs: digestsOf(blobsOf(doc))}
+	room := ex.p.heldQuota.room(ex.id.Key)
+	defer room.drop()
+	if !room.grow(m.Size()) {
+		return errNoRoom
+	}
+	ctx := context.WithoutCancel(ex.ctx())
+	if about != "" { // first: without its manifest the note is passed over, and whose manifest is there needs not be sent again
+		err = ex.p.quarantine.PutAbout(ctx, ex.repo, about, digest)
+	}
+	if err == nil {
+		err = ex.p.quarantine.PutManifest(ctx, ex.repo, digest, m)
+	}
+	if err != nil {
+		return &storageFailed{cause: err}
+	}
+	room.hold(heldManifestOf(ex.repo, digest), ex.p.quarantine.Generation(), m.Size())
+	return nil
 }

@@ -48,23 +48,6 @@ func (ex *exchange) storageTransient(err error, format string, args ...any) *Fai
 	return transient(err, format, args...)
 }
 
-// holdManifest keeps an attestation manifest until its index comes.
-func (ex *exchange) holdManifest(digest string, doc *ocidoc.Document, contentType string) (answered bool, err error) {
-	m := quarantine.Manifest{MediaType: mediaTypeOf(doc), Bytes: doc.Bytes, Blobs: digestsOf(blobsOf(doc))}
-	room := ex.p.heldQuota.room(ex.id.Key)
-	defer room.drop()
-	if !room.grow(m.Size()) {
-		return true, ex.noRoom()
-	}
-	// As for a blob: whether it is held must not depend on when the client hangs up.
-	cause := ex.p.quarantine.PutManifest(context.WithoutCancel(ex.ctx()), ex.repo, digest, m)
-	if cause == nil {
-		room.hold(heldManifestOf(ex.repo, digest), ex.p.quarantine.Generation(), m.Size())
-		return false, nil
-	}
-	return true, ex.manifestNotKept(digest, doc, contentType, &storageFailed{cause: cause})
-}
-
 // manifestNotKept does what the operator chose for an attestation manifest that cannot be kept.
 func (ex *exchange) manifestNotKept(digest string, doc *ocidoc.Document, contentType string, s *storageFailed) error {
 	ex.p.storageTrouble(ex.log, "keep attestation manifest "+digest, s.cause)
