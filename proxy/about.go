@@ -263,11 +263,8 @@ func (ex *exchange) listedFor(digest string) (records []attest.Record, held []st
 
 // pushedAs are the digests of the attestations of which a stored document is the derived form; none for any other.
 func (ex *exchange) pushedAs(digest string) (pushed []string, err error) {
-	m, err := ex.storedDocument(digest)
-	switch {
-	case errors.Is(err, attest.ErrNotFound):
-		return nil, nil
-	case err != nil || m.Subject == nil || !filters.IsAttestation(m):
+	m, err := ex.findStored(digest)
+	if m == nil || m.Subject == nil || !filters.IsAttestation(m) {
 		return nil, err
 	}
 	records, err := ex.p.attest.BySubject(ex.ctx(), ex.repo, m.Subject.Digest)
@@ -289,18 +286,14 @@ func (ex *exchange) isListed(digest string, m *ocidoc.Document) (bool, error) {
 // describe lists what is held about an attestation.
 func (ex *exchange) describe(held []string, list *boundedList) error {
 	for _, d := range held {
-		m, err := ex.p.quarantine.Manifest(ex.ctx(), ex.repo, d)
+		doc, err := ex.heldDocument(d)
 		if errors.Is(err, quarantine.ErrNotFound) {
 			continue // deleted
 		}
 		if err != nil {
 			return err
 		}
-		doc, err := ocidoc.Parse(m.Bytes, m.MediaType)
-		if err != nil {
-			return err
-		}
-		list.add(referrerDescriptor(doc, d, m.MediaType))
+		list.add(referrerDescriptor(doc, d, doc.ContentType))
 	}
 	return nil
 }

@@ -9,7 +9,6 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"sluice/filters/ocidoc"
 	"sluice/proxy/attest"
 	"sluice/proxy/upstream"
 )
@@ -130,14 +129,6 @@ func (ex *exchange) placeAgain(r attest.Record) error {
 		return fmt.Errorf("put attestation %s of repository %s back into repository %s, where repository %s needs it, push that again: %w", r.Attestation, ex.repo, r.Repository, other, err)
 	}
 	return nil
-}
-
-func (ex *exchange) storedDocument(digest string) (*ocidoc.Document, error) {
-	mediaType, b, err := ex.p.attest.Document(ex.ctx(), ex.repo, digest)
-	if err != nil {
-		return nil, err
-	}
-	return ocidoc.Parse(b, mediaType)
 }
 
 // deleteReferrer deletes a manifest that no referrers tag lists any more.

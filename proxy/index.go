@@ -11,6 +11,7 @@ import (
 	"sluice/filters"
 	"sluice/filters/ocidoc"
 	"sluice/proxy/config"
+	"sluice/proxy/internal/objects"
 	"sluice/proxy/observe"
 	"sluice/proxy/quarantine"
 	"sluice/proxy/upstream"
@@ -337,7 +338,7 @@ func (ex *exchange) fetchManifest(digest string, limit int64) (*ocidoc.Document,
 	if err != nil {
 		return nil, refuse(http.StatusBadRequest, codeManifestInvalid, "manifest %s of repository %s, which the index lists, cannot be understood: %v", digest, ex.repo, err)
 	}
-	if !matches(digest, b) {
+	if objects.CheckBytes(b, digest) != nil {
 		return nil, refuse(http.StatusBadGateway, codeUnavailable, "upstream answered other bytes under manifest digest %s of repository %s", digest, ex.repo)
 	}
 	return doc, nil

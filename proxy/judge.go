@@ -312,11 +312,6 @@ func (ex *exchange) findRewritten(digest string) (*ocidoc.Document, error) {
 	return ocidoc.Parse(b, aliases[0].OriginalMediaType)
 }
 
-func matches(digest string, b []byte) bool {
-	d := godigest.Digest(digest)
-	return d.Validate() == nil && d.Algorithm().FromBytes(b) == d
-}
-
 // missingChild is a child that is neither held nor upstream.
 type missingChild struct{ digest string }
 

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"net/http"
+	"sync"
 
 	"sluice/filters"
 	"sluice/filters/ocidoc"
@@ -160,57 +161,48 @@ func (ex *exchange) findOriginal(digest string) ([]byte, error) {
 // findManifest finds a held or stored manifest, whoever asks. nil is "not here". Both places are asked at once, as for
 // blobs, unless storage answers at once.
 func (ex *exchange) findManifest(digest string) (*ocidoc.Document, error) {
-	var held, stored document
 	if ex.p.immediate {
-		if held.quarantined(ex, digest); errors.Is(held.err, quarantine.ErrNotFound) {
-			stored.stored(ex, digest)
+		doc, err := ex.heldDocument(digest)
+		if errors.Is(err, quarantine.ErrNotFound) {
+			return ex.findStored(digest)
 		}
-	} else {
-		elsewhere := &document{}
-		asked := make(chan struct{})
-		go func() { defer close(asked); defer contain.Panic(&elsewhere.err); elsewhere.stored(ex, digest) }()
-		held.quarantined(ex, digest)
-		<-asked
-		stored = *elsewhere
+		return doc, err
 	}
-	switch {
-	case held.err == nil:
-		return ocidoc.Parse(held.bytes, held.mediaType)
-	case !errors.Is(held.err, quarantine.ErrNotFound):
-		return nil, held.err
-	case errors.Is(stored.err, attest.ErrNotFound):
-		return nil, nil
-	case stored.err != nil:
-		return nil, stored.err
+	var (
+		asked     sync.WaitGroup
+		stored    *ocidoc.Document
+		storedErr error
+	)
+	asked.Go(func() { defer contain.Panic(&storedErr); stored, storedErr = ex.findStored(digest) })
+	doc, err := ex.heldDocument(digest)
+	asked.Wait()
+	if errors.Is(err, quarantine.ErrNotFound) {
+		return stored, storedErr
 	}
-	return ocidoc.Parse(stored.bytes, stored.mediaType)
+	return doc, err
 }
 
 // findStored finds a manifest that `store` keeps, whoever asks. nil is "not here".
 func (ex *exchange) findStored(digest string) (*ocidoc.Document, error) {
-	var d document
-	if d.stored(ex, digest); errors.Is(d.err, attest.ErrNotFound) {
+	doc, err := ex.storedDocument(digest)
+	if errors.Is(err, attest.ErrNotFound) {
 		return nil, nil
 	}
-	if d.err != nil {
-		return nil, d.err
+	return doc, err
+}
+
+func (ex *exchange) heldDocument(digest string) (*ocidoc.Document, error) {
+	m, err := ex.p.quarantine.Manifest(ex.ctx(), ex.repo, digest)
+	if err != nil {
+		return nil, err
 	}
-	return ocidoc.Parse(d.bytes, d.mediaType)
+	return ocidoc.Parse(m.Bytes, m.MediaType)
 }
 
-// A document is what one place says of a manifest.
-type document struct {
-	mediaType string
-	bytes     []byte
-	err       error
-}
-
-func (d *document) quarantined(ex *exchange, digest string) {
-	var m quarantine.Manifest
-	m, d.err = ex.p.quarantine.Manifest(ex.ctx(), ex.repo, digest)
-	d.mediaType, d.bytes = m.MediaType, m.Bytes
-}
-
-func (d *document) stored(ex *exchange, digest string) {
-	d.mediaType, d.bytes, d.err = ex.p.attest.Document(ex.ctx(), ex.repo, digest)
+func (ex *exchange) storedDocument(digest string) (*ocidoc.Document, error) {
+	mediaType, b, err := ex.p.attest.Document(ex.ctx(), ex.repo, digest)
+	if err != nil {
+		return nil, err
+	}
+	return ocidoc.Parse(b, mediaType)
 }

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"encoding/json"
-	"errors"
 	"net/http"
 	"slices"
 	"strconv"
@@ -202,21 +201,11 @@ func (ex *exchange) referrerOf(r attest.Record) (ocispec.Descriptor, bool, error
 	if r.Derived != "" {
 		digest = r.Derived
 	}
-	mediaType, b, err := ex.p.attest.Document(ex.ctx(), ex.repo, digest)
-	if errors.Is(err, attest.ErrNotFound) {
-		return ocispec.Descriptor{}, false, nil
-	}
-	if err != nil {
+	doc, err := ex.findStored(digest)
+	if doc == nil || doc.Subject == nil {
 		return ocispec.Descriptor{}, false, err
 	}
-	doc, err := ocidoc.Parse(b, mediaType)
-	if err != nil {
-		return ocispec.Descriptor{}, false, err
-	}
-	if doc.Subject == nil {
-		return ocispec.Descriptor{}, false, nil
-	}
-	return referrerDescriptor(doc, digest, mediaType), true, nil
+	return referrerDescriptor(doc, digest, doc.ContentType), true, nil
 }
 
 // referrerDescriptor describes a referrer as the spec asks: with the artifact type, else the
