@@ -8,7 +8,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"sync"
 	"time"
 
 	"sluice/filters"
@@ -24,8 +23,9 @@ import (
 // and Amazon ECR has answered 405 UNSUPPORTED to subjects and to the empty config (BuildKit issues 5747 and 6171). Then
 // the attestation goes there in BuildKit's legacy form, an image manifest, and the image's referrers tag lists it.
 func (d *registryDestination) attach(att, referrer *ocidoc.Document) (digest string, err error) {
-	forms := d.from.p.forms
-	if !forms.refused(d.at.up) {
+	forms := &d.from.p.legacyForms
+	refuses := forms.has(d.at.up)
+	if !refuses {
 		done, refusal, err := d.attachArtifact(referrer)
 		if done || err != nil {
 			return referrer.Digest(), err
@@ -36,7 +36,9 @@ func (d *registryDestination) attach(att, referrer *ocidoc.Document) (digest str
 	if err != nil {
 		return "", err
 	}
-	forms.refuse(d.at.up) // only now: a registry that takes neither has another trouble
+	if !refuses { // only now: a registry that takes neither has another trouble
+		forms.put(d.at.up)
+	}
 	return legacy, nil
 }
 
@@ -196,33 +198,5 @@ func (ex *exchange) openBlob(digest string) func(ctx context.Context, offset int
 	}
 }
 
-// artifactForms remembers which registries do not take artifacts with a subject. It is a hint of this process: another
-// one finds out by itself, and this one tries again after a while, since registries learn.
-type artifactForms struct {
-	now func() time.Time
-	mu  sync.Mutex
-	at  map[*upstream.Registry]time.Time
-}
-
-// formTTL is how long a refusal counts.
+// formTTL is how long a registry is remembered that does not take artifacts with a subject: registries learn.
 const formTTL = 6 * time.Hour
-
-func newArtifactForms(now func() time.Time) *artifactForms {
-	return &artifactForms{now: now, at: map[*upstream.Registry]time.Time{}}
-}
-
-func (f *artifactForms) refused(r *upstream.Registry) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	t, ok := f.at[r]
-	return ok && f.now().Sub(t) < formTTL
-}
-
-// refuse counts from the first refusal on: those who rely on it do not prolong it.
-func (f *artifactForms) refuse(r *upstream.Registry) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if t, ok := f.at[r]; !ok || f.now().Sub(t) >= formTTL {
-		f.at[r] = f.now()
-	}
-}

@@ -25,7 +25,7 @@ func (ex *exchange) headBlob() error {
 	if f := checkDigest(ex.repo, digest); f != nil {
 		return f
 	}
-	if ex.action() != filters.Forward && (asksForStatement(ex.r) || ex.p.wanted.has(ex.repo, digest)) {
+	if ex.action() != filters.Forward && (asksForStatement(ex.r) || ex.p.wanted.has(inRepo{ex.repo, digest})) {
 		return ex.headStatement(digest)
 	}
 	return ex.blob(digest, http.MethodHead)

@@ -45,7 +45,7 @@ func (ex *exchange) deleteManifest() error {
 		}
 	}
 	if resp.StatusCode < 300 {
-		ex.p.pushed.forget(ex.repo)
+		ex.p.pushed.forget(func(k inRepo) bool { return k.repo == ex.repo }) // what is not found there now may well be gone
 		ex.deletedEvent(ref)
 	}
 	ex.passResponse(resp)

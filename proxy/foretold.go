@@ -21,9 +21,9 @@ import (
 // because another replica held a blob or because BuildKit writes its manifests differently one day, is asked of upstream.
 type foretold struct {
 	mu         sync.Mutex
-	statements map[sentKey]statement
+	statements map[inRepo]statement
 	configs    []foretoldConfig // whose statements have not all come
-	manifests  map[sentKey]struct{}
+	manifests  map[inRepo]struct{}
 }
 
 type statement struct {
@@ -44,7 +44,7 @@ const (
 )
 
 func newForetold() *foretold {
-	return &foretold{statements: map[sentKey]statement{}, manifests: map[sentKey]struct{}{}}
+	return &foretold{statements: map[inRepo]statement{}, manifests: map[inRepo]struct{}{}}
 }
 
 // held takes note of a blob that was put in quarantine.
@@ -58,7 +58,7 @@ func (f *foretold) held(repo, digest string, content []byte) {
 		if len(f.statements) >= maxForetold {
 			clear(f.statements)
 		}
-		f.statements[sentKey{repo, digest}] = st
+		f.statements[inRepo{repo, digest}] = st
 	} else if c, ok := asConfig(content); ok {
 		if len(f.configs) >= maxWaitingConfigs {
 			f.configs = nil
@@ -72,7 +72,7 @@ func (f *foretold) held(repo, digest string, content []byte) {
 // conclude is true when everything is known that follows from a config.
 func (f *foretold) conclude(c foretoldConfig) bool {
 	for _, digest := range c.statements {
-		if _, ok := f.statements[sentKey{c.repo, digest}]; !ok {
+		if _, ok := f.statements[inRepo{c.repo, digest}]; !ok {
 			return false
 		}
 	}
@@ -80,13 +80,13 @@ func (f *foretold) conclude(c foretoldConfig) bool {
 	b.Grow(512 * (1 + len(c.statements)))
 	b.open(c)
 	for i, digest := range c.statements {
-		b.layer(i, digest, f.statements[sentKey{c.repo, digest}])
+		b.layer(i, digest, f.statements[inRepo{c.repo, digest}])
 	}
 	b.WriteString("\n  ]\n}")
 	if len(f.manifests) >= maxForetold {
 		clear(f.manifests)
 	}
-	f.manifests[sentKey{c.repo, ocidoc.DigestOf(b.Bytes())}] = struct{}{}
+	f.manifests[inRepo{c.repo, ocidoc.DigestOf(b.Bytes())}] = struct{}{}
 	return true
 }
 
@@ -94,7 +94,7 @@ func (f *foretold) conclude(c foretoldConfig) bool {
 func (f *foretold) manifest(repo, digest string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	_, ok := f.manifests[sentKey{repo, digest}]
+	_, ok := f.manifests[inRepo{repo, digest}]
 	return ok
 }
 

@@ -4,8 +4,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,52 +20,16 @@ const (
 	gapPatience = 8 * time.Second // of one request, inside what Docker waits for headers
 	gapFirst    = 100 * time.Millisecond
 	gapMost     = time.Second
-	gapMemory   = 2 * time.Minute // after which "not found" is the truth
-	maxPushed   = 4096
+	gapMemory   = 2 * time.Minute // that Proxy.pushed has what upstream took, after which "not found" is the truth
 
 	looksForOthers = 4 // times that a child is looked for which another replica may have pushed: 1.5 s
 )
 
-// pushedLately remembers manifests that upstream took a short while ago. It is a hint of this process.
-type pushedLately struct {
-	now func() time.Time
-
-	mu   sync.Mutex
-	when map[string]time.Time // by repository and reference
-}
-
-func (p *pushedLately) put(repo, ref string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.when == nil || len(p.when) >= maxPushed {
-		p.when = map[string]time.Time{}
-	}
-	p.when[repo+"@"+ref] = p.now()
-}
-
-func (p *pushedLately) has(repo, ref string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	t, ok := p.when[repo+"@"+ref]
-	if ok && p.now().Sub(t) >= gapMemory {
-		delete(p.when, repo+"@"+ref)
-		return false
-	}
-	return ok
-}
-
-// forget is for a repository in which something was deleted: what is not found there now may well be gone.
-func (p *pushedLately) forget(repo string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	maps.DeleteFunc(p.when, func(key string, _ time.Time) bool { return strings.HasPrefix(key, repo+"@") })
-}
-
 // justPushed remembers that upstream took a manifest under a reference.
 func (ex *exchange) justPushed(ref string, body []byte) {
 	if ex.onECR() {
-		ex.p.pushed.put(ex.repo, ref)
-		ex.p.pushed.put(ex.repo, ocidoc.DigestOf(body))
+		ex.p.pushed.put(inRepo{ex.repo, ref})
+		ex.p.pushed.put(inRepo{ex.repo, ocidoc.DigestOf(body)})
 	}
 }
 
@@ -76,7 +38,7 @@ func (ex *exchange) askManifest(q upstream.Request) (*http.Response, error) {
 	ref := q.Path[len(manifestPath("")):]
 	for wait := gapFirst; ; wait = min(2*wait, gapMost) {
 		resp, err := ex.do(q)
-		if err != nil || resp.StatusCode != http.StatusNotFound || !ex.onECR() || !ex.p.pushed.has(ex.repo, ref) || !ex.wait(wait) {
+		if err != nil || resp.StatusCode != http.StatusNotFound || !ex.onECR() || !ex.p.pushed.has(inRepo{ex.repo, ref}) || !ex.wait(wait) {
 			return resp, err
 		}
 		discard(resp)
@@ -108,7 +70,7 @@ func (ex *exchange) mayAppear(doc *ocidoc.Document) bool {
 	}
 	others := map[string]bool{}
 	for _, e := range doc.Manifests {
-		if !ex.p.pushed.has(ex.repo, e.Digest) {
+		if !ex.p.pushed.has(inRepo{ex.repo, e.Digest}) {
 			others[e.Digest] = true
 		}
 	}

@@ -64,15 +64,15 @@ type Proxy struct {
 	authority    *authority
 	catalogs     singleflight.Group // lists of all repositories that are being read
 	heldQuota    *heldQuota
-	pushed       *pushedLately
-	wanted       *wanted
+	pushed       lately[inRepo] // manifests that upstream took (gap.go)
+	wanted       lately[inRepo] // statements that upstream does not give back (wanted.go)
+	legacyForms  lately[*upstream.Registry]
 	sent         *sent
 	foretold     *foretold
 	slowBodies   slowBodies    // those that are being read
 	readTime     time.Duration // of downloads
 	manifestTime time.Duration
 	holdBack     time.Duration
-	forms        *artifactForms
 	selfListing  sync.Map        // of *upstream.Registry that were seen to list referrers
 	events       *observe.Events // nil: nobody listens
 	traces       *observe.Traces // nil: off
@@ -112,8 +112,8 @@ func build(o Options, c *carried) (*Proxy, error) {
 	p.life, p.die = context.WithCancel(context.Background())
 	p.source = sourceName(p.cfg.Listen)
 	p.authority = newAuthority(p.now)
-	p.forms = newArtifactForms(p.now)
-	p.pushed, p.wanted = &pushedLately{now: p.now}, &wanted{now: p.now}
+	p.pushed.now, p.wanted.now, p.legacyForms.now = p.now, p.now, p.now
+	p.pushed.ttl, p.wanted.ttl, p.legacyForms.ttl = gapMemory, wantedFor, formTTL
 	p.heldQuota = &heldQuota{p.cfg.Access.MaxHeldPerIdentity, p.held}
 	p.slowBodies.window, p.readTime, p.manifestTime, p.holdBack = slowTime, slowTime, manifestTime, holdBack
 	p.sent, p.foretold = newSent(p.now), newForetold()

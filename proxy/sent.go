@@ -23,14 +23,12 @@ type sent struct {
 	now func() time.Time
 
 	mu         sync.Mutex
-	young, old map[sentKey]struct{} // old is dropped as a whole when young gets old
+	young, old map[inRepo]struct{} // old is dropped as a whole when young gets old
 	turned     time.Time
 }
 
-type sentKey struct{ repo, digest string }
-
 func newSent(now func() time.Time) *sent {
-	return &sent{now: now, young: map[sentKey]struct{}{}, turned: now()}
+	return &sent{now: now, young: map[inRepo]struct{}{}, turned: now()}
 }
 
 func (s *sent) put(repo, digest string) {
@@ -38,16 +36,16 @@ func (s *sent) put(repo, digest string) {
 	defer s.mu.Unlock()
 	s.turn()
 	if len(s.young) >= maxSent {
-		s.old, s.young = s.young, map[sentKey]struct{}{}
+		s.old, s.young = s.young, map[inRepo]struct{}{}
 	}
-	s.young[sentKey{repo, digest}] = struct{}{}
+	s.young[inRepo{repo, digest}] = struct{}{}
 }
 
 func (s *sent) has(repo, digest string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.turn()
-	k := sentKey{repo, digest}
+	k := inRepo{repo, digest}
 	_, found := s.young[k]
 	if !found {
 		_, found = s.old[k]
@@ -58,8 +56,8 @@ func (s *sent) has(repo, digest string) bool {
 func (s *sent) forget(repo, digest string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.young, sentKey{repo, digest})
-	delete(s.old, sentKey{repo, digest})
+	delete(s.young, inRepo{repo, digest})
+	delete(s.old, inRepo{repo, digest})
 }
 
 func (s *sent) turn() {
@@ -71,5 +69,5 @@ func (s *sent) turn() {
 	default:
 		s.old = nil
 	}
-	s.young, s.turned = map[sentKey]struct{}{}, s.now()
+	s.young, s.turned = map[inRepo]struct{}{}, s.now()
 }

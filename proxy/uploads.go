@@ -58,7 +58,7 @@ func (ex *exchange) mount(digest string, q url.Values) error {
 	if f := checkDigest(ex.repo, digest); f != nil {
 		return f
 	}
-	if ex.p.wanted.has(ex.repo, digest) {
+	if ex.p.wanted.has(inRepo{ex.repo, digest}) {
 		return ex.plainSession()
 	}
 	query := url.Values{"mount": {digest}}

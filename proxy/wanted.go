@@ -3,43 +3,16 @@ package proxy
 import (
 	"errors"
 	"net/http"
-	"sync"
 	"time"
 
 	"sluice/filters/ocidoc"
 )
 
-// wanted are statements that must be sent although upstream says that it has them. Amazon ECR shows a
-// layer that no manifest refers to in HEAD and refuses to give it back (LayerInaccessibleException), so
+// wantedFor is how long Proxy.wanted has statements that must be sent although upstream says that it has them. Amazon ECR
+// shows a layer that no manifest refers to in HEAD and refuses to give it back (LayerInaccessibleException), so
 // that a client which found it there never sends it, and nobody could keep it. Once that was seen, the blob
-// is "not here" for a while, and the next push brings it. It is a hint of this process.
-type wanted struct {
-	now func() time.Time
-
-	mu   sync.Mutex
-	when map[string]time.Time // by repository and digest
-}
-
-const (
-	wantedFor = time.Hour
-	maxWanted = 4096
-)
-
-func (w *wanted) add(repo, digest string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.when == nil || len(w.when) >= maxWanted {
-		w.when = map[string]time.Time{}
-	}
-	w.when[repo+"@"+digest] = w.now()
-}
-
-func (w *wanted) has(repo, digest string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	t, ok := w.when[repo+"@"+digest]
-	return ok && w.now().Sub(t) < wantedFor
-}
+// is "not here" for a while, and the next push brings it.
+const wantedFor = time.Hour
 
 // errNotGivenBack is a statement that upstream has and does not give back.
 var errNotGivenBack = errors.New("upstream does not give back a blob that no image refers to")
@@ -61,7 +34,7 @@ func (ex *exchange) wantAll(rw *rewriting) {
 func (ex *exchange) want(m *ocidoc.Document) {
 	for _, b := range blobsOf(m) {
 		if h, err := ex.findBlob(b.Digest); err == nil && h == nil {
-			ex.p.wanted.add(ex.repo, b.Digest)
+			ex.p.wanted.put(inRepo{ex.repo, b.Digest})
 		}
 	}
 }
