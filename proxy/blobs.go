@@ -43,8 +43,9 @@ func (ex *exchange) getBlob() error {
 func (ex *exchange) blob(digest, method string) error {
 	ahead := ex.lookAhead(digest, method)
 	defer ex.leave(ahead)
+	behind, _ := ex.p.owner(ex.repo)
 	resp, err := ex.do(upstream.Request{
-		Method: method, Path: blobPath(digest), Follow: ex.p.follow(ex.repo),
+		Method: method, Path: blobPath(digest), Follow: behind.follow,
 		Header: pick(ex.r.Header, "Accept", "Range", "If-Range", "If-None-Match", "If-Modified-Since"),
 	})
 	if err != nil {

@@ -163,13 +163,13 @@ func (ex *exchange) at(repo string) (*exchange, error) {
 	if !validRepository(repo) {
 		return nil, refuse(http.StatusBadRequest, codeNameInvalid, "attestations of repository %s go to repository %s, which is no valid name: see store.repository", ex.repo, clip(repo))
 	}
-	up, upRepo, ok := ex.p.upstreamFor(repo)
-	if !ok {
+	b, upRepo := ex.p.owner(repo)
+	if b == nil {
 		return nil, refuse(http.StatusNotFound, codeNameUnknown, "attestations of repository %s go to repository %s, for which no upstream is configured: see store.repository", ex.repo, repo)
 	}
 	other := *ex
-	other.repo, other.up, other.upRepo, other.tags, other.auth = repo, up, upRepo, nil, ""
-	if up.Passthrough() {
+	other.repo, other.up, other.upRepo, other.tags, other.auth = repo, b.registry, upRepo, nil, ""
+	if other.up.Passthrough() {
 		other.auth = ex.r.Header.Get("Authorization")
 	}
 	other.log = ex.log.With("destination", repo)

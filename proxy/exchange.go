@@ -81,10 +81,7 @@ func (ex *exchange) action() filters.Action {
 	return ex.rule.Attestations
 }
 
-func (ex *exchange) policy() filters.Policy {
-	_, ecr := ex.up.ECR()
-	return ex.rule.Policy(ecr)
-}
+func (ex *exchange) policy() filters.Policy { return ex.rule.Policy(ex.onECR()) }
 
 // rewrites is false where everything goes upstream as it came, so that there is nothing that only
 // Sluice has.

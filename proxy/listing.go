@@ -147,7 +147,7 @@ func (p *Proxy) catalog(w http.ResponseWriter, r *http.Request) {
 		}
 		for _, name := range page {
 			full := u.clientName(name)
-			if p.owner(full) == u && p.access.Listed(id, full) {
+			if b, _ := p.owner(full); b == u && p.access.Listed(id, full) {
 				names = append(names, full)
 			}
 		}
@@ -227,10 +227,9 @@ func (ex *exchange) wholeCatalog(prefix string) (names []string, err error) {
 // catalogPage reads one page, or all of them.
 func (ex *exchange) catalogPage(query url.Values, all bool) (names []string, next string, err error) {
 	for pages := 1; ; pages++ {
-		q := upstream.Request{Method: http.MethodGet, Path: "_catalog", Query: query, Authorization: ex.auth}
-		resp, b, err := askWhole(func(q upstream.Request) (*http.Response, error) { return ex.up.Do(ex.ctx(), q) }, q, maxListing)
+		resp, b, err := askWhole(ex.do, upstream.Request{Method: http.MethodGet, Path: "_catalog", Query: query}, maxListing)
 		if resp == nil {
-			return nil, "", ex.unreachable(ex.ctx(), upstream.Request{Method: http.MethodGet}, err)
+			return nil, "", err
 		}
 		if resp.StatusCode != http.StatusOK {
 			return nil, "", &passed{resp}

@@ -137,7 +137,7 @@ func (ex *exchange) refusedCredentials(resp *http.Response) *Failure {
 	switch resp.StatusCode {
 	case http.StatusUnauthorized:
 	case http.StatusBadRequest, http.StatusForbidden:
-		if _, ecr := ex.up.ECR(); !ecr || !upstream.SaysExpired(resp) {
+		if !ex.onECR() || !upstream.SaysExpired(resp) {
 			return nil
 		}
 	default:
@@ -183,12 +183,9 @@ func resolveLocation(resp *http.Response) (string, error) {
 // passBase passes the API version check on to the one upstream that authenticates clients itself.
 func (p *Proxy) passBase(w http.ResponseWriter, r *http.Request, u *upstream.Registry) {
 	ex := &exchange{p: p, w: w, seen: watching(w), r: r, up: u, auth: r.Header.Get("Authorization"), log: p.log}
-	resp, err := u.Do(r.Context(), upstream.Request{Method: r.Method, Authorization: ex.auth, Header: http.Header{}})
-	if err != nil {
-		ex.finish(refuse(http.StatusBadGateway, codeUnavailable, "upstream registry did not answer: %v", err), 0)
-		return
+	if err := ex.pass(upstream.Request{Method: r.Method}); err != nil {
+		ex.finish(err, 0)
 	}
-	ex.passResponse(resp)
 }
 
 // errLongDocument is a manifest of upstream's with more bytes than it may have.

@@ -225,32 +225,15 @@ func (p *Proxy) embeddedRoot() string {
 	return filepath.Join(root, "registry")
 }
 
-// owner is the upstream for a client's name.
-func (p *Proxy) owner(repo string) *behind {
-	u, _, ok := p.cfg.Upstream(repo)
-	if !ok {
-		return nil
-	}
+// owner is the upstream for a client's name, nil for none, and what it calls that itself.
+func (p *Proxy) owner(repo string) (b *behind, name string) {
+	u, name, _ := p.cfg.Upstream(repo)
 	for i := range p.cfg.Upstreams {
 		if &p.cfg.Upstreams[i] == u {
-			return p.upstreams[i]
+			b = p.upstreams[i]
 		}
 	}
-	return nil
-}
-
-func (p *Proxy) upstreamFor(repo string) (*upstream.Registry, string, bool) {
-	_, name, ok := p.cfg.Upstream(repo)
-	b := p.owner(repo)
-	if !ok || b == nil {
-		return nil, "", false
-	}
-	return b.registry, name, true
-}
-
-func (p *Proxy) follow(repo string) bool {
-	b := p.owner(repo)
-	return b != nil && b.follow
+	return b, name
 }
 
 // passthroughUpstream is the upstream whose own version check clients need, if there is only one.

@@ -164,18 +164,18 @@ func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, repo, ref strin
 	if fail != nil {
 		return nil, fail
 	}
-	u, upRepo, ok := p.upstreamFor(repo)
-	if !ok {
+	b, upRepo := p.owner(repo)
+	if b == nil {
 		return nil, refuse(http.StatusNotFound, codeNameUnknown, "no upstream is configured for repository %s: see upstreams[].prefix", repo)
 	}
 	ex := &seen.exchange
 	*ex = exchange{
-		p: p, w: w, seen: seen, r: r, repo: repo, ref: ref, up: u, upRepo: upRepo, id: id,
+		p: p, w: w, seen: seen, r: r, repo: repo, ref: ref, up: b.registry, upRepo: upRepo, id: id,
 		rule: p.cfg.Rule(repo), lines: aboutRepository{p.log.Handler(), repo},
 	}
 	ex.logger = *slog.New(&ex.lines)
 	ex.log = &ex.logger
-	if u.Passthrough() {
+	if ex.up.Passthrough() {
 		ex.auth = r.Header.Get("Authorization")
 	}
 	return ex, nil

@@ -68,8 +68,8 @@ func (ex *exchange) mount(digest string, q url.Values) error {
 	}
 	var source string
 	if from != "" {
-		u, name, ok := ex.p.upstreamFor(from)
-		if !ok || u != ex.up || !validRepository(from) || !ex.p.access.Allowed(ex.id, from, access.Pull) {
+		b, name := ex.p.owner(from)
+		if b == nil || b.registry != ex.up || !validRepository(from) || !ex.p.access.Allowed(ex.id, from, access.Pull) {
 			return ex.plainSession()
 		}
 		source = name
