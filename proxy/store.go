@@ -25,11 +25,11 @@ func (ex *exchange) storeTaken(rw *rewriting) ([]attest.Record, error) {
 		if t.Verdict.Action != filters.Store {
 			continue
 		}
+		var rec *attest.Record
 		subject, err := ex.subjectOf(rw, t)
-		if err != nil {
-			return nil, err
+		if err == nil {
+			rec, err = ex.storeOne(t.Entry.Digest, t.Manifest, subject)
 		}
-		rec, err := ex.storeOne(t.Entry.Digest, t.Manifest, subject)
 		if errors.Is(err, errNotGivenBack) {
 			ex.wantAll(rw)
 		}
@@ -176,11 +176,25 @@ func (ex *exchange) storeBlobOnce(d ocidoc.Descriptor) error {
 	case errors.Is(err, attest.ErrDigest):
 		return refuse(http.StatusBadRequest, codeManifestInvalid, "attestation blob %s of repository %s is upstream, but not with the digest and size that its manifest says: %v", d.Digest, ex.repo, err).because(err)
 	}
+	return ex.unreadUpstream(d, err)
+}
+
+func (ex *exchange) unreadUpstream(d ocidoc.Descriptor, err error) error {
 	return refuse(http.StatusBadGateway, codeUnavailable, "attestation blob %s of repository %s could not be read from upstream: %v", d.Digest, ex.repo, err).because(err)
 }
 
-// statementUpstream reads a blob of an attestation that is upstream beside the image.
+// statementUpstream is blobUpstream for what is to be kept, and stays in the registry all the same.
 func (ex *exchange) statementUpstream(d ocidoc.Descriptor) (*held, error) {
+	h, err := ex.blobUpstream(d)
+	if err == nil {
+		ex.log.Warn("attestation blob was upstream already and stays there", "digest", d.Digest)
+		ex.p.observe.Exception("blob_upstream")
+	}
+	return h, err
+}
+
+// blobUpstream reads a blob of an attestation that the client found upstream, or mounted there.
+func (ex *exchange) blobUpstream(d ocidoc.Descriptor) (*held, error) {
 	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: blobPath(d.Digest), Follow: true})
 	if err != nil {
 		return nil, err
@@ -207,8 +221,6 @@ func (ex *exchange) statementUpstream(d ocidoc.Descriptor) (*held, error) {
 		discard(resp)
 		return nil, ex.tooLarge()
 	}
-	ex.log.Warn("attestation blob was upstream already and stays there", "digest", d.Digest)
-	ex.p.observe.Exception("blob_upstream")
 	return &held{ctx: ex.ctx(), size: d.Size, rc: resp.Body, open: ex.openBlob(d.Digest)}, nil
 }
 
@@ -266,58 +278,31 @@ func (ex *exchange) pushedSubject(rw *rewriting, t filters.Taken) (ocidoc.Descri
 	return ocidoc.Descriptor{}, nil
 }
 
-// subjectsOf are the digests that a statement is about; none for one that is too large or no statement, and for one
-// that is nowhere: what stores it says so.
+// subjectsOf are the digests that a statement is about; none for one that is too large or no statement.
 func (ex *exchange) subjectsOf(d ocidoc.Descriptor) ([]string, error) {
 	h, err := ex.findBlob(d.Digest)
 	if err != nil {
 		return nil, &storageFailed{cause: err}
 	}
-	if h == nil {
-		return ex.subjectsUpstream(d)
-	}
-	if h.size > maxStatementRead {
+	here := h != nil
+	switch {
+	case here && h.size > maxStatementRead, !here && d.Size > maxStatementRead:
 		return nil, nil
+	case !here:
+		if h, err = ex.blobUpstream(d); err != nil {
+			return nil, err
+		}
 	}
-	subjects, err := ex.subjectsIn(h)
-	if f, ours := errors.AsType[*Failure](err); ours {
-		return nil, f
-	}
-	if err != nil {
-		return nil, &storageFailed{cause: err}
-	}
-	return subjects, nil
-}
-
-// subjectsUpstream is for a statement that the client found upstream, or mounted there.
-func (ex *exchange) subjectsUpstream(d ocidoc.Descriptor) ([]string, error) {
-	if d.Size > maxStatementRead {
-		return nil, nil
-	}
-	resp, err := ex.do(upstream.Request{Method: http.MethodGet, Path: blobPath(d.Digest), Follow: true})
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode == http.StatusNotFound || ex.notGivenBack(resp) {
-		discard(resp)
-		return nil, nil
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, &passed{resp}
-	}
-	subjects, err := ex.subjectsIn(&held{ctx: ex.ctx(), size: d.Size, rc: resp.Body, open: ex.openBlob(d.Digest)})
-	if err != nil {
-		return nil, refuse(http.StatusBadGateway, codeUnavailable, "attestation blob %s of repository %s could not be read from upstream: %v", d.Digest, ex.repo, err).because(err)
-	}
-	return subjects, nil
-}
-
-// subjectsIn reads and parses a statement. Its error is one of reading.
-func (ex *exchange) subjectsIn(h *held) ([]string, error) {
 	defer ex.roomForBlob(h.size)()
 	b, err := h.bytes(maxStatementRead)
-	if err != nil {
-		return nil, err
+	switch f, ours := errors.AsType[*Failure](err); {
+	case err == nil:
+	case ours:
+		return nil, f
+	case here:
+		return nil, &storageFailed{cause: err}
+	default:
+		return nil, ex.unreadUpstream(d, err)
 	}
 	info, err := filters.ParseStatement(b)
 	if err != nil {
