@@ -72,7 +72,7 @@ func (a *authority) learn(ex *exchange, q upstream.Request, resp *http.Response)
 		a.prove(ex.proofKey(false))
 	case q.Method == http.MethodPost && q.Mount == "":
 		a.prove(ex.proofKey(true))
-	case q.Method == http.MethodPut && q.Path != "" && strings.HasPrefix(q.Path, "manifests/"):
+	case q.Method == http.MethodPut && strings.HasPrefix(q.Path, "manifests/"):
 		a.prove(ex.proofKey(true))
 	}
 }

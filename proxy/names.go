@@ -1,11 +1,14 @@
 package proxy
 
-import "sluice/proxy/internal/objects"
+import (
+	"net/http"
 
-// maxName is how long a repository's name may be: registries take no more than distribution's 255.
-const maxName = objects.MaxRepository
+	"sluice/proxy/internal/objects"
+)
 
 // validRepository holds the name grammar of the distribution spec. The router's is wider: it allows a host name in front.
 func validRepository(name string) bool { return objects.ValidRepository(name) }
 
-func alphanumeric(c byte) bool { return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' }
+func invalidName(name string) *Failure {
+	return refuse(http.StatusBadRequest, codeNameInvalid, "repository name %q is not valid: lower-case letters, digits and single separators ., _, __, - in components divided by /", clip(name))
+}

@@ -152,7 +152,7 @@ func enableFullDuplex(w http.ResponseWriter) {
 // exchange finds out everything that a handler needs to know, or why there is no answer.
 func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, repo, ref string, action access.Action) (*exchange, *Failure) {
 	if !validRepository(repo) {
-		return nil, refuse(http.StatusBadRequest, codeNameInvalid, "repository name %q is not valid: lower-case letters, digits and single separators ., _, __, - in components divided by /", clip(repo))
+		return nil, invalidName(repo)
 	}
 	seen := watching(w) // knows of whom it refuses, too
 	seen.repo = repo
@@ -245,7 +245,7 @@ func describeBadPath(method, path string) *Failure {
 	name, kind, ref := m[1], m[2], m[3]
 	switch {
 	case !validRepository(name):
-		return refuse(http.StatusBadRequest, codeNameInvalid, "repository name %q is not valid: lower-case letters, digits and single separators ., _, __, - in components divided by /", clip(name))
+		return invalidName(name)
 	case kind == "blobs" && strings.HasPrefix(ref, "uploads/"):
 		return refuse(http.StatusNotFound, codeBlobUploadUnknown, "upload URL for repository %s is not one of this registry: start again with POST", name)
 	case kind == "blobs" || strings.Contains(ref, ":"):

@@ -61,16 +61,15 @@ func (p *Proxy) Run(ctx context.Context) error {
 		background.Go(func() { failed <- server.Serve(listeners[i]) })
 	}
 	p.log.Info("serving", "listen", ln.Addr().String(), "admin", adminAddress(listeners), "upstream", p.upstreamNames(), "version", p.version)
-	for running := true; running; {
+	for {
 		select {
 		case cfg := <-p.options.Changes:
 			s.change(rest, cfg)
 			continue
 		case <-ctx.Done():
-			err = nil
 		case err = <-failed:
 		}
-		running = false
+		break
 	}
 	p = s.proxy
 	p.closing.Store(true)

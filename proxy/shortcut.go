@@ -50,6 +50,8 @@ func token(s string) bool {
 	return s != ""
 }
 
+func alphanumeric(c byte) bool { return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' }
+
 // tag holds the grammar of the distribution spec: [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}
 func tag(s string) bool {
 	return len(s) <= 128 && token(s) && s[0] != '-' && s[0] != '.' && !strings.Contains(s, "=")
