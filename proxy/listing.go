@@ -256,7 +256,7 @@ func (ex *exchange) catalogPage(query url.Values, all bool) (names []string, nex
 		}
 		_, raw, _ := strings.Cut(m[1], "?")
 		if query, err = url.ParseQuery(raw); err != nil {
-			return names, "", nil
+			return nil, "", ex.badCatalog(err)
 		}
 	}
 }

@@ -294,3 +294,21 @@ func TestACatalogThatUpstreamDoesNotAnswerIsAnError(t *testing.T) {
 		})
 	}
 }
+
+// A part of a catalog does not pass for the whole.
+func TestACatalogWhosePagesCannotBeFollowedIsNotCutShort(t *testing.T) {
+	r := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{Wrap: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/v2/_catalog" {
+				next.ServeHTTP(w, r)
+				return
+			}
+			w.Header().Set("Link", `</v2/_catalog?last=%zz>; rel="next"`)
+			fmt.Fprint(w, `{"repositories":["app"]}`)
+		})
+	}}), with(func(c *config.Config) { c.Upstreams[0].Prefix = "team" }))
+	a := r.request(http.MethodGet, "/v2/_catalog", nil).want(t, http.StatusBadGateway, "UNAVAILABLE")
+	if !strings.Contains(string(a.body), "catalog could not be read from upstream") {
+		t.Errorf("the answer is %s", a.body)
+	}
+}
