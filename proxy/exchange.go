@@ -150,7 +150,7 @@ func (ex *exchange) about() string {
 		if ex.seen.route == observe.RouteCatalog {
 			return "the catalog"
 		}
-		return "the registry itself"
+		return "a login"
 	}
 	return "repository " + ex.repo
 }

@@ -69,7 +69,7 @@ func (a *authority) take(k proofKey) string {
 	return ""
 }
 
-// openFor gives an upload its upstream session, unless a refused mount has opened one for it.
+// openFor gives an upload its upstream session, unless an earlier chunk or a refused mount has opened one for it.
 func (ex *exchange) openFor(st *session.State) (err error) {
 	if st.Location == "" {
 		st.Location, _, err = ex.openSession()

@@ -83,7 +83,7 @@ type Proxy struct {
 	handler      http.Handler
 	adminHandler http.Handler
 	closing      atomic.Bool
-	background   sync.WaitGroup // cancelling of sessions; Close waits for it
+	background   sync.WaitGroup // what no request waits for any more, such as cancelling of sessions; Close waits for it
 	handlers     sync.WaitGroup // Run waits for those that shutdown cut, and a change of the configuration for all
 	closers      []func() error
 }

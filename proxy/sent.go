@@ -13,12 +13,12 @@ const (
 	maxSent = 8192
 )
 
-// sent remembers blobs that upstream took or said it has, and images that it took by the path of their manifest, so
-// that the manifest which refers to them need not look for them in the storage: three calls for each, and most
-// manifests refer to nothing else. It is a hint of this process and tells no client anything. Where it is wrong,
-// because somebody deleted the blob meanwhile, upstream refuses the manifest, and then everything is looked up
-// (putUpstream). Not every upstream looks: so a client that was told of a copy that Sluice has, and does not send its
-// own, ends the hint.
+// sent remembers blobs that upstream took or said it has, images that it took by the path of their manifest, and what was
+// forwarded whatever it is (wentAlong), so that the manifest which refers to them need not look for them in the storage:
+// three calls for each, and most manifests refer to nothing else. It is a hint of this process and tells no client anything.
+// Where it is wrong, because somebody deleted the blob meanwhile, upstream refuses the manifest, and then everything is
+// looked up (putUpstream). Not every upstream looks: so a client that was told of a copy that Sluice has, and does not send
+// its own, ends the hint.
 type sent struct {
 	now func() time.Time
 

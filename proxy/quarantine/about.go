@@ -18,7 +18,8 @@ func aboutFolder(generation, repo, subject string) (string, error) {
 	return below(quarantineRoot+"/"+generation, repo, aboutKind, tail), nil
 }
 
-// PutAbout notes what a held manifest is about, after PutManifest, so that About finds it. The note goes with today's generation.
+// PutAbout notes what a manifest is about that PutManifest holds next, so that About finds it. The note goes with today's
+// generation.
 func (s *Store) PutAbout(ctx context.Context, repo, subject, digest string) error {
 	folder, err := aboutFolder(s.Generation(), repo, subject)
 	if err == nil {
