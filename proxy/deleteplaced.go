@@ -114,13 +114,14 @@ func (ex *exchange) placeAgain(r attest.Record) error {
 		}
 	}
 	ex.log.Info("attestation is put back where it was stored, it was pushed to another repository meanwhile", "digest", r.Attestation, "in", r.Repository, "other", other)
-	att, err := ex.storedDocument(r.Attestation)
-	referrer := att
-	if err == nil && r.Derived != "" {
-		referrer, err = ex.storedDocument(r.Derived)
+	// The other one has it too, where somebody deletes the same in this one at the same time.
+	for _, repo := range []string{ex.repo, other} {
+		if err = ex.attachAgain(repo, at, r); err == nil {
+			break
+		}
 	}
-	if err == nil {
-		_, err = (&registryDestination{from: ex, at: at}).attach(att, referrer)
+	if errors.Is(err, attest.ErrNotFound) {
+		return nil // the other has come to lack it as well
 	}
 	if err == nil && !alike {
 		err = at.unlist(r.Subject, r.Placed)
@@ -129,6 +130,23 @@ func (ex *exchange) placeAgain(r attest.Record) error {
 		return fmt.Errorf("put attestation %s of repository %s back into repository %s, where repository %s needs it, push that again: %w", r.Attestation, ex.repo, r.Repository, other, err)
 	}
 	return nil
+}
+
+// attachAgain sends what one repository has of an attestation to where it was stored.
+func (ex *exchange) attachAgain(repo string, at *exchange, r attest.Record) error {
+	of, err := ex.at(repo)
+	if err != nil {
+		return err
+	}
+	att, err := of.storedDocument(r.Attestation)
+	referrer := att
+	if err == nil && r.Derived != "" {
+		referrer, err = of.storedDocument(r.Derived)
+	}
+	if err == nil {
+		_, err = (&registryDestination{from: of, at: at}).attach(att, referrer)
+	}
+	return err
 }
 
 // deleteReferrer deletes a manifest that no referrers tag lists any more.

@@ -86,7 +86,25 @@ func TestAnAttestationInASharedPlaceOutlivesADeleteWhileItIsPushed(t *testing.T)
 			pushing.t.Errorf("push: %v", err)
 		}
 	}
+	twice := func(deleting, pushing *rig, att string) {
+		push(deleting, pushing, att)
+		again := newRig(deleting.t, deleting.upstream, storage(deleting.storage), onePlace())
+		again.request(http.MethodDelete, "/v2/dev/manifests/"+att, nil)
+	}
 	for name, after := range map[string]bool{"before": false, "after": true} {
+		t.Run("pushed, and deleted by another, "+name+" a request of the delete", func(t *testing.T) {
+			n := 1
+			for try(t, n, after, func(deleting, _ *rig, att string) {
+				if a := deleting.request(http.MethodDelete, "/v2/dev/manifests/"+att, nil); a.StatusCode != http.StatusAccepted && a.StatusCode != http.StatusNotFound {
+					deleting.t.Errorf("%s: %s", a.Status, a.body)
+				}
+			}, twice) {
+				n++
+			}
+			if n < 3 {
+				t.Errorf("only %d requests", n)
+			}
+		})
 		t.Run("pushed "+name+" a request of the delete", func(t *testing.T) {
 			n := 1
 			for try(t, n, after, remove, push) {
