@@ -44,6 +44,12 @@ func (ex *exchange) deleteManifest() error {
 			ex.log.Warn("a referrer that upstream does not delete is no longer listed", "digest", ref, "reason", err)
 		}
 	}
+	if dropped != nil && resp.StatusCode < 300 {
+		if err := ex.unlistGone(dropped.subject, ref); err != nil { // a push of the same may have listed it meanwhile
+			discard(resp)
+			return err
+		}
+	}
 	if resp.StatusCode < 300 {
 		ex.p.pushed.forget(func(k inRepo) bool { return k.repo == ex.repo }) // what is not found there now may well be gone
 		ex.deletedEvent(ref)

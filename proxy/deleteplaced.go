@@ -90,6 +90,20 @@ func (ex *exchange) deletePlaced(attestation string) (here []string, err error) 
 		}
 		delete(listed, p)
 	}
+	// A push of the same in this repository may have listed it again before it was gone. What ends last is one of the two,
+	// and not a list that names what is not there.
+	for _, p := range unlisted {
+		if !slices.Contains(deleted, place{p.repo, p.digest, ""}) {
+			continue
+		}
+		at, err := ex.at(p.repo)
+		if err == nil {
+			err = at.unlistGone(p.subject, p.digest)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	for _, r := range gone {
 		if err := ex.placeAgain(r); err != nil {
 			return nil, err
@@ -190,6 +204,17 @@ func (ex *exchange) listedAs(subject, digest string) (entries []relisting, err e
 		}
 	}
 	return entries, err
+}
+
+// unlistGone is unlist for a manifest that was just deleted, and that nobody has pushed again.
+func (ex *exchange) unlistGone(subject, digest string) error {
+	if entries, err := ex.listedAs(subject, digest); err != nil || len(entries) == 0 {
+		return err
+	}
+	if there, err := ex.exists(manifestPath(digest)); err != nil || there {
+		return err
+	}
+	return ex.unlist(subject, digest)
 }
 
 // unlist takes a manifest out of the referrers tag of its image, if there is one.
