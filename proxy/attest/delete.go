@@ -24,7 +24,8 @@ import (
 //
 // Another attestation with the same statement, or the same config, may be pushed at this very moment, and its push does not
 // send what is here. It has written its manifest before it looks. So what a manifest names that was written lately and has
-// no record yet stays too; the rest is put aside, and given back in the end if somebody has come to need it meanwhile.
+// no record yet stays too; the rest is put aside, and given back in the end if somebody has come to need it meanwhile. The same
+// attestation may be pushed, too: then either comes last.
 func (s *Store) Delete(ctx context.Context, repo, attestationDigest string) error {
 	if err := s.delete(ctx, repo, attestationDigest); err != nil {
 		return fmt.Errorf("delete attestation %s of repository %s: %w", objects.Shortened(attestationDigest), repo, err)
@@ -34,10 +35,6 @@ func (s *Store) Delete(ctx context.Context, repo, attestationDigest string) erro
 
 func (s *Store) delete(ctx context.Context, repo, attestation string) error {
 	document, err := digestPath(repo, documentKind, attestation)
-	if err != nil {
-		return err
-	}
-	folder, err := digestPath(repo, recordKind, attestation)
 	if err != nil {
 		return err
 	}
@@ -79,8 +76,13 @@ func (s *Store) delete(ctx context.Context, repo, attestation string) error {
 			return err
 		}
 	}
-	if err := s.removeEach(ctx, []string{unclaimed, folder}); err != nil {
+	if err := s.removeEach(ctx, []string{unclaimed}); err != nil {
 		return err
+	}
+	for _, r := range ours {
+		if _, err := s.removeRecord(ctx, repo, r); err != nil {
+			return err
+		}
 	}
 	return d.end(ctx)
 }

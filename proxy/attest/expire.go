@@ -112,22 +112,29 @@ func (s *Store) expireOne(ctx context.Context, repo, attestation, about string, 
 	}
 	gone = true
 	for _, r := range read[attestation] {
-		places, err := r.places(repo)
-		if err == nil {
-			err = s.removeEach(ctx, places[:1])
-		}
-		var again []Record
-		if err == nil {
-			again, err = s.readRecords(ctx, places[1:])
-		}
-		if err == nil && len(again) > 0 {
-			gone, err = false, s.PutRecord(ctx, repo, again[0])
-		}
+		removed, err := s.removeRecord(ctx, repo, r)
 		if err != nil {
 			return false, err
 		}
+		gone = gone && removed
 	}
 	return gone, nil
+}
+
+// removeRecord removes a record whose lookups are gone. It is written again if one of them is there by then.
+func (s *Store) removeRecord(ctx context.Context, repo string, r Record) (removed bool, err error) {
+	places, err := r.places(repo)
+	if err == nil {
+		err = s.removeEach(ctx, places[:1])
+	}
+	var again []Record
+	if err == nil {
+		again, err = s.readRecords(ctx, places[1:])
+	}
+	if err == nil && len(again) > 0 {
+		err = s.PutRecord(ctx, repo, again[0])
+	}
+	return len(again) == 0, err
 }
 
 func (s *Store) removeEach(ctx context.Context, paths []string) error {

@@ -244,14 +244,39 @@ func (s *Store) recordsOf(ctx context.Context, repo string) ([]Record, error) {
 	return s.readRecords(ctx, paths)
 }
 
+// recordPaths are those of the records of a repository, and of lookups whose record is gone: it was deleted, or expired, in
+// the moment in which it was written again, and what can be found is kept.
 func (s *Store) recordPaths(ctx context.Context, repo string) (paths []string, err error) {
-	files, err := s.storage.Files(ctx, "/"+root+"/"+repo+"/"+string(recordKind), nil)
-	for _, f := range files {
-		if keyGrammar.MatchString(path.Base(f.Path())) {
+	paths, lookups, err := s.recordsAndLookups(ctx, repo)
+	return append(paths, lookups...), err
+}
+
+// recordsAndLookups keeps the lookups without a record apart.
+func (s *Store) recordsAndLookups(ctx context.Context, repo string) (paths, lookups []string, err error) {
+	known := map[string]bool{} // by attestation and key
+	for _, k := range []kind{recordKind, subjectKind, originalKind} {
+		files, err := s.storage.Files(ctx, "/"+root+"/"+repo+"/"+string(k), nil)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, f := range files {
+			folder, name := path.Split(f.Path())
+			if k != recordKind {
+				if _, ok := attestationOf(name); ok && !known[name] {
+					known[name], lookups = true, append(lookups, f.Path())
+				}
+				continue
+			}
+			if !keyGrammar.MatchString(name) {
+				continue
+			}
 			paths = append(paths, f.Path())
+			if _, _, rest, ok := split(folder); ok {
+				known[strings.ReplaceAll(rest, "/", "-")+name] = true
+			}
 		}
 	}
-	return paths, err
+	return paths, lookups, nil
 }
 
 // readRecords leaves out what was deleted since it was listed.

@@ -145,7 +145,7 @@ func (w *sweeper) sweep(ctx context.Context, repo string, in *sweepable) error {
 		return errors.Join(errs...)
 	}
 	// Read after everything was listed: what was recorded before that is named.
-	records, err := w.recordsOf(ctx, repo)
+	records, err := w.recordsHealed(ctx, repo)
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
@@ -169,6 +169,25 @@ func (w *sweeper) sweep(ctx context.Context, repo string, in *sweepable) error {
 		return errors.Join(errs...)
 	}
 	return w.clear(ctx, repo, in)
+}
+
+// recordsHealed gives lookups the record that they have lost, by which they can be deleted.
+func (w *sweeper) recordsHealed(ctx context.Context, repo string) ([]Record, error) {
+	paths, lookups, err := w.recordsAndLookups(ctx, repo)
+	if err != nil {
+		return nil, err
+	}
+	records, err := w.readRecords(ctx, paths)
+	if err != nil {
+		return nil, err
+	}
+	lost, err := w.readRecords(ctx, lookups)
+	for _, r := range lost {
+		if err == nil {
+			err = w.PutRecord(ctx, repo, r)
+		}
+	}
+	return append(records, lost...), err
 }
 
 // clear removes the folders of the days that are over; all that was in them has been deleted or put back.
