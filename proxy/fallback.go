@@ -57,7 +57,11 @@ func (ex *exchange) changeFallback(c referrerChange) error {
 	// A record has others write what it says, so it must not come from one who may not write that. Who has not shown it
 	// yet shows it with the list.
 	noted := c.allowed && ex.noteReferrer(c)
-	defer ex.p.fallbackTags.lock(ex.repo + ":" + filters.FallbackTag(c.subject))()
+	unlock, err := ex.p.fallbackTags.lock(ex.ctx(), ex.repo+":"+filters.FallbackTag(c.subject))
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	var seen, gone []ocispec.Descriptor
 	for round := 0; ; round++ {
 		look, err := ex.lookAtFallback(c, noted, seen, gone)
@@ -277,36 +281,41 @@ func (ex *exchange) upstreamHasReferrers(digest string) (bool, error) {
 }
 
 // A keyedMutex lets one goroutine of this process at a time change one fallback tag: those that wait find what they want
-// listed already.
+// listed already. The change takes as long as the registry does, so whoever hangs up waits no longer.
 type keyedMutex struct {
 	mu    sync.Mutex
 	locks map[string]*countedLock
 }
 
 type countedLock struct {
-	sync.Mutex
+	held  chan struct{}
 	users int
 }
 
-func (k *keyedMutex) lock(key string) (unlock func()) {
+func (k *keyedMutex) lock(ctx context.Context, key string) (unlock func(), err error) {
 	k.mu.Lock()
 	if k.locks == nil {
 		k.locks = map[string]*countedLock{}
 	}
 	l := k.locks[key]
 	if l == nil {
-		l = &countedLock{}
+		l = &countedLock{held: make(chan struct{}, 1)}
 		k.locks[key] = l
 	}
 	l.users++
 	k.mu.Unlock()
-	l.Lock()
-	return func() {
-		l.Unlock()
+	leave := func() {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if l.users--; l.users == 0 {
 			delete(k.locks, key)
 		}
+	}
+	select {
+	case l.held <- struct{}{}:
+		return func() { <-l.held; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, ctx.Err()
 	}
 }

@@ -78,7 +78,7 @@ func elapsed(then, now time.Time, d time.Duration) bool {
 // sweep empties generations of quarantine that are over.
 func (p *Proxy) sweep(ctx context.Context) {
 	start := p.now()
-	s, err := p.quarantine.Sweep(ctx, (&unclaimed{p: p}).keep)
+	s, err := p.quarantine.Sweep(ctx, newUnclaimed(p).keep)
 	p.endCharges(ctx)
 	p.measure(ctx, observe.Quarantine, observe.Sweep{Objects: s.Objects, Bytes: s.Bytes}, start, err, p.quarantine.Usage)
 	if err != nil && ctx.Err() == nil {

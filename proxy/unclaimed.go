@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
-	"sync"
+
+	"golang.org/x/sync/semaphore"
 
 	"sluice/filters"
 	"sluice/filters/ocidoc"
@@ -18,10 +19,12 @@ import (
 type unclaimed struct {
 	p *Proxy
 
-	mu    sync.Mutex
+	one   *semaphore.Weighted // may look for what the rule stripped; it is done once, and takes as long as the storage does
 	held  *settling
 	named map[string]map[string]bool // by repository
 }
+
+func newUnclaimed(p *Proxy) *unclaimed { return &unclaimed{p: p, one: semaphore.NewWeighted(1)} }
 
 // keep moves an attestation of a dying generation aside, unless an index claimed it. Many are looked after at once.
 func (u *unclaimed) keep(ctx context.Context, repo, digest string, m quarantine.Manifest) error {
@@ -53,8 +56,10 @@ func (u *unclaimed) keep(ctx context.Context, repo, digest string, m quarantine.
 
 // stripped is true for what an index named while the rule said `strip`, of which there is no record.
 func (u *unclaimed) stripped(ctx context.Context, repo, digest string) (bool, error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
+	if err := u.one.Acquire(ctx, 1); err != nil {
+		return false, err
+	}
+	defer u.one.Release(1)
 	if u.held == nil {
 		held := &settling{p: u.p, originals: map[string][]string{}}
 		err := u.p.quarantine.Each(ctx, func(h quarantine.Held) {
