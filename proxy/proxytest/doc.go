@@ -1,6 +1,7 @@
 // Package proxytest is what the tests and benchmarks of Sluice push with and push into: image trees (the genuine
 // documents of BuildKit's pushes, and generated ones with layers), pushers that speak to a registry as each real client
-// does, recorders of what was said, registries to push into, and ways to make storage and upstream fail.
+// does, recorders of what was said, registries to push into, ways to make storage and upstream fail, and a scheduler that
+// says who goes on of several that run at once.
 //
 // Nothing here imports sluice/proxy: everything is tried without Sluice first, so that a check that finds nothing is
 // known to find something (AssertClean after a direct push), and a request count is known to be a direct push's.

@@ -5,22 +5,33 @@ import (
 	"sync"
 )
 
-// onces does what belongs to a digest once, though several indexes or images name it; all who ask get its error.
+// onces does what belongs to a digest once, though several indexes or images name it; all who ask get its error. They wait
+// for it at a channel, as a Weave needs it.
 type onces struct {
 	mu   sync.Mutex
-	once map[string]func() error
+	once map[string]*once
+}
+
+type once struct {
+	done chan struct{}
+	err  error
 }
 
 func (o *onces) do(ctx context.Context, digest string, f func(context.Context) error) error {
 	o.mu.Lock()
 	if o.once == nil {
-		o.once = map[string]func() error{}
+		o.once = map[string]*once{}
 	}
 	run := o.once[digest]
-	if run == nil {
-		run = sync.OnceValue(func() error { return f(ctx) })
-		o.once[digest] = run
+	if run != nil {
+		o.mu.Unlock()
+		<-run.done
+		return run.err
 	}
+	run = &once{done: make(chan struct{})}
+	o.once[digest] = run
 	o.mu.Unlock()
-	return run()
+	defer close(run.done)
+	run.err = f(ctx)
+	return run.err
 }
