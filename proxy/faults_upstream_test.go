@@ -42,12 +42,12 @@ func (m *moody) wrap(next http.Handler) http.Handler {
 func (m *moody) heal() { m.mood.Store(nil) }
 
 // moodyRig has the case that most faults are tried with.
-func moodyRig(t *testing.T, settings ...setting) (r *rig, m *moody, c faultCase, tree, plain *proxytest.Tree) {
+func moodyRig(t *testing.T) (r *rig, m *moody, c faultCase, tree, plain *proxytest.Tree) {
 	m = &moody{}
 	c = ordinary
 	c.options.Platforms = []string{"linux/amd64", "linux/arm64"} // the tag is an index, and images are put by digest
 	tree, plain = c.trees()
-	r = newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{Wrap: m.wrap}), settings...)
+	r = newRig(t, proxytest.NewDistribution(t, proxytest.UpstreamOptions{Wrap: m.wrap}))
 	return r, m, c, tree, plain
 }
 

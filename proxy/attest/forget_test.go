@@ -69,9 +69,9 @@ func TestOnlyAnAttestationWithARecordIsRecorded(t *testing.T) {
 
 // expiring stores three attestations: an old one, one that was old and was pushed again, and a new one that shares a
 // statement with the first; and the old one in another repository.
-func expiring(t *testing.T, s *Store) (old, again, fresh Record) {
+func expiring(t *testing.T, s *Store) (old Record) {
 	t.Helper()
-	old, again, fresh = record("shared", "of the old one"), record("again"), record("shared", "of the new one")
+	old, again, fresh := record("shared", "of the old one"), record("again"), record("shared", "of the new one")
 	old.At, again.At = start.Add(-30*day), start.Add(-30*day)
 	for _, repo := range []string{"app", "team/app"} {
 		must(t, store(t.Context(), s, repo, old, "shared", "of the old one"))
@@ -83,7 +83,7 @@ func expiring(t *testing.T, s *Store) (old, again, fresh Record) {
 	again.Tag, again.At = "v2", start
 	must(t, s.PutRecord(t.Context(), "app", again))
 	must(t, store(t.Context(), s, "app", fresh, "shared", "of the new one"))
-	return old, again, fresh
+	return old
 }
 
 // checkExpired looks at what is left of them.
@@ -112,7 +112,7 @@ func checkExpired(t *testing.T, d storagedriver.StorageDriver, old Record) {
 func TestAnAttestationExpiresWithItsNewestRecordAndLeavesWhatOthersName(t *testing.T) {
 	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(d)
-		old, _, _ := expiring(t, s)
+		old := expiring(t, s)
 		if n, err := s.Expire(t.Context(), old.At); err != nil || n != 0 {
 			t.Errorf("when none is that old: %d, %v", n, err)
 		}
@@ -155,7 +155,7 @@ func TestAMalformedRecordDoesNotKeepOtherRepositoriesFromExpiring(t *testing.T) 
 
 func TestWhicheverCallOfAnExpiryFailsTheNextOneEndsItsWork(t *testing.T) {
 	everyFault(t, func(t *testing.T, good *Store, d storagedriver.StorageDriver, bad *proxytest.FailingDriver) {
-		old, _, _ := expiring(t, good)
+		old := expiring(t, good)
 		if _, err := newStore(bad).Expire(t.Context(), start.Add(-day)); err != nil && !errors.Is(err, ErrStorage) {
 			t.Errorf("the error is not the storage's: %v", err)
 		}
