@@ -25,6 +25,7 @@ type act struct {
 	signed *signature
 	o      proxytest.Options
 	client proxytest.Client
+	action filters.Action // of the rule that a push meets
 
 	begun, ended time.Time
 	put          time.Time // the document that comes last was sent
@@ -53,7 +54,7 @@ func (n *noting) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func (l *woven) pushActor(at place, tree *proxytest.Tree) *act {
 	r := draw(l, l.replicas...)
-	a := &act{kind: "push", repo: at.repo, tag: at.ref, tree: tree, client: draw(l, proxytest.Clients()...)}
+	a := &act{kind: "push", repo: at.repo, tag: at.ref, tree: tree, client: draw(l, proxytest.Clients()...), action: r.action}
 	if !a.client.Indexes || (a.client.Name == "crane" || a.client.Name == "oras") && l.noAPI {
 		a.client = proxytest.Clients()[0]
 	}
@@ -118,7 +119,7 @@ func (l *woven) deleteImageActor(repo string, tree *proxytest.Tree) *act {
 
 func (l *woven) signActor(repo string, tree *proxytest.Tree) *act {
 	r := draw(l, l.replicas...)
-	a := &act{kind: "sign", repo: repo, tree: tree}
+	a := &act{kind: "sign", repo: repo, tree: tree, action: r.action}
 	if a.signed = bundleOf(draw(l, tree.Attestations()...)); l.IntN(2) == 0 {
 		image := draw(l, tree.Images()...)
 		a.signed = signatureOf(image.Digest, len(image.Bytes()), bundleType)
@@ -136,14 +137,14 @@ func (l *woven) readActor(repo string, tree *proxytest.Tree) *act {
 	a.Name = fmt.Sprintf("read of %.15s in %s by %s", tree.Digest(), repo, r.name)
 	a.Do = func(ctx context.Context) {
 		for range 2 {
-			if k == nil || k.gone || a.err != nil {
+			if k == nil || a.err != nil {
 				return
 			}
 			back, err := proxytest.Pull(ctx, proxytest.PullOptions{BaseURL: wovenURL, Repository: repo, Reference: tree.Digest(), Client: &http.Client{Transport: r.direct}})
 			if err == nil {
 				err = back.Equal(tree)
 			}
-			if a.err = err; err == nil && l.action == filters.Store && !k.unlisted {
+			if a.err = err; err == nil && !k.strip {
 				a.err = l.listed(func(path string) *answer { return l.send(ctx, r.direct)(http.MethodGet, path, nil) }, repo, tree)
 			}
 		}
@@ -186,6 +187,7 @@ func (l *woven) together(acts ...*act) {
 			l.pushedAgain(a)
 		}
 	}
+	slices.SortStableFunc(acts, func(a, b *act) int { return strings.Compare(string(a.action), string(b.action)) }) // store before strip
 	for _, a := range acts {
 		switch a.kind {
 		case "push":
@@ -193,7 +195,7 @@ func (l *woven) together(acts ...*act) {
 		case "delete", "image":
 			l.deleted(a, acts)
 		case "sign":
-			if a.answer.StatusCode == http.StatusCreated && l.action == filters.Store {
+			if a.answer.StatusCode == http.StatusCreated && a.action == filters.Store {
 				l.signed[place{a.repo, a.signed.digest}] = a.signed
 			} else if a.answer.StatusCode >= 500 || a.answer.StatusCode == http.StatusTooManyRequests {
 				l.t.Errorf("%s: %s %s", a.Name, a.answer.Status, a.answer.body)
@@ -230,14 +232,14 @@ func (a *act) about(repo string, tree *proxytest.Tree) bool {
 // disturbed is true when what an act is about is deleted, or may expire, beside it.
 func (l *woven) disturbed(a *act, acts []*act) bool {
 	return slices.ContainsFunc(acts, func(d *act) bool {
-		return d != a && d.beside(a) && (d.about(a.repo, a.tree) || d.kind == "sweep" && (l.expires > 0 || l.action == filters.Strip))
+		return d != a && d.beside(a) && (d.about(a.repo, a.tree) || d.kind == "sweep" && (l.expires > 0 || l.action == filters.Strip || l.theme == "rules"))
 	})
 }
 
 // decides is when a push needs all that it has been told is there. Under `strip` nobody looks for statements any more, and who
 // deletes them at the same time deletes them.
 func (l *woven) decides(push *act) time.Time {
-	if l.action == filters.Strip {
+	if push.action == filters.Strip {
 		return push.begun
 	}
 	return push.put
@@ -269,7 +271,10 @@ func (l *woven) pushed(a *act, acts []*act) {
 	if a.put.IsZero() {
 		return
 	}
-	k := &keptTree{tree: a.tree, at: a.ended}
+	if a.action != l.action && l.kept[original] != nil { // what is kept for longer stays
+		return
+	}
+	k := &keptTree{tree: a.tree, at: a.ended, strip: a.action == filters.Strip}
 	for _, d := range acts {
 		if d.about(a.repo, a.tree) && d.answer != nil && !d.ended.Before(l.decides(a)) {
 			return // it is there or not, see open

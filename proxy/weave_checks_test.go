@@ -33,7 +33,7 @@ func (l *woven) check() {
 		if err := l.whole(p.repo, k.tree); err != nil {
 			l.t.Errorf("what was kept in %s is lost: %v", p.repo, err)
 		}
-		if l.action == filters.Store {
+		if !k.strip {
 			if err := l.listed(l.get, p.repo, k.tree); err != nil {
 				l.t.Error(err)
 			}
@@ -65,7 +65,7 @@ func (l *woven) check() {
 func (l *woven) forgetExpired() {
 	for _, p := range inOrder(l.kept) {
 		age := time.Since(l.kept[p].at)
-		if l.action == filters.Strip && age > 2*24*time.Hour || l.expires > 0 && age > l.expires {
+		if l.kept[p].strip && age > 2*24*time.Hour || l.expires > 0 && age > l.expires {
 			delete(l.kept, p)
 		}
 	}
@@ -179,13 +179,8 @@ func (l *woven) again() {
 			l.t.Errorf("again, %s: %v", a.Name, a.err)
 			continue
 		}
-		if a.put.IsZero() {
-			continue
-		}
-		l.kept[place{a.repo, tree.Digest()}] = &keptTree{tree: tree, at: time.Now()}
-		if !a.o.ByDigest {
-			l.tags[place{a.repo, a.tag}] = true
-		}
+		a.ended = time.Now()
+		l.pushed(a, nil)
 	}
 }
 

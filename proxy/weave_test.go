@@ -49,10 +49,9 @@ type woven struct {
 
 // A keptTree is one that was acknowledged, by the original's digest.
 type keptTree struct {
-	tree     *proxytest.Tree
-	at       time.Time // of the last push
-	unlisted bool      // its attestations, or one of them, were deleted
-	gone     bool      // the original was
+	tree  *proxytest.Tree
+	at    time.Time // of the last push
+	strip bool      // its attestations are not kept, and it is for a while
 }
 
 // A replica is one of several processes, without a network around it.
@@ -60,6 +59,7 @@ type replica struct {
 	*proxy.Proxy
 	direct *proxytest.Direct
 	name   string
+	action filters.Action
 }
 
 const wovenURL = "http://127.0.0.1:5000"
@@ -104,13 +104,15 @@ func newWoven(t *testing.T, r *rand.Rand, up *proxytest.Upstream, registry http.
 			Platforms: platforms, Form: draw(l, forms...), Build: build, SBOM: l.IntN(3) == 0, Compact: l.IntN(4) == 0, StatementSize: size,
 		}))
 	}
-	l.theme = draw(l, "", "", "delete", "expiry", "place")
+	l.theme = draw(l, "", "", "delete", "expiry", "place", "rules")
 	l.action = draw(l, filters.Store, filters.Store, filters.Store, filters.Strip)
 	l.to = draw(l, config.StoreToStorage, config.StoreToStorage, config.StoreToReferrers, config.StoreToRepository)
 	where := draw(l, "{repository}-attestations", "attestations")
 	switch l.theme {
 	case "expiry":
 		l.action, l.to, l.expires = filters.Store, config.StoreToStorage, 5*24*time.Hour
+	case "rules":
+		l.action = filters.Store
 	case "place":
 		l.action, l.to, where = filters.Store, config.StoreToRepository, "attestations"
 	}
@@ -126,9 +128,12 @@ func newWoven(t *testing.T, r *rand.Rand, up *proxytest.Upstream, registry http.
 		}
 	}
 	l.happens("about %q: %s, no referrers API: %t, folder: %t, %s to %s %s, view %s, retention %s, %d platforms, statements of %d bytes", l.theme, up.Kind, noAPI, folder, l.action, l.to, where, view, l.expires, len(platforms), size)
-	for _, name := range []string{"A", "B"} {
-		l.replicas = append(l.replicas, l.replica(name, rule))
-	}
+	l.replicas = append(l.replicas, l.replica("A", rule), l.replica("B", func(c *config.Config) {
+		if rule(c); l.theme == "rules" { // of a rollout
+			c.Attestations, c.Unwrap, c.View = filters.Strip, draw(l, filters.UnwrapAuto, filters.UnwrapNever), config.ViewUpstream
+			l.happens("B: strip, unwrap %s", c.Unwrap)
+		}
+	}))
 	return l
 }
 
@@ -152,7 +157,7 @@ func (l *woven) replica(name string, rule func(*config.Config)) *replica {
 	if err := p.Reach(&proxytest.Direct{Handler: l.registry, Woven: true}); err != nil {
 		l.t.Fatal(err)
 	}
-	return &replica{Proxy: p, direct: &proxytest.Direct{Handler: p.Handler()}, name: name}
+	return &replica{Proxy: p, direct: &proxytest.Direct{Handler: p.Handler()}, name: name, action: c.Attestations}
 }
 
 func draw[T any](l *woven, of ...T) T { return of[l.IntN(len(of))] }
