@@ -40,8 +40,9 @@
 // Programs of different versions share a storage during an upgrade, and a newer one may be gone back from. So what a version
 // writes all later ones read, and of what a later one says more an earlier one keeps its hands off: fields of JSON, words behind
 // a media type, folders whose names it does not know, here (but in a generation, which goes as a whole) and in package attest.
-// A digest in any field of a stored attestation's record keeps what has it. What an earlier version would read wrong, or sweep, needs another format, see
-// CheckFormat. The tests called TestWhatANewerProgram... hold that, and TestWhatAProgramWroteEveryLaterOneReads.
+// A digest in any field of a stored attestation's record keeps what has it. What an earlier version would read wrong, or
+// sweep, needs another format, see CheckFormat. The tests called TestWhatANewerProgram... hold that, and
+// TestWhatAProgramWroteEveryLaterOneReads.
 package quarantine
 
 import (
