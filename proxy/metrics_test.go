@@ -33,7 +33,7 @@ func (r *rig) scrape() map[string]float64 {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	return values
+	return r.scrapeNow() // the families are gathered side by side: some were read before the gauge was
 }
 
 func (r *rig) scrapeNow() map[string]float64 {

@@ -67,10 +67,11 @@ func (p *Proxy) watch(next http.Handler) http.Handler {
 }
 
 func (p *Proxy) seen(seen *watched, r *http.Request, took time.Duration) {
+	defer p.observe.Left()
 	if seen.body != nil {
 		p.logAccess(seen, r, took)
 	}
-	p.observe.Left(seen.route, r.Method, seen.status, took, seen.written)
+	p.observe.Answered(seen.route, r.Method, seen.status, took, seen.written)
 	result := seen.pushed
 	if seen.manifest {
 		if !seen.succeeded || seen.status == 0 || seen.status >= 300 {

@@ -98,8 +98,9 @@ func TestHostileValuesMakeNoSeries(t *testing.T) {
 	for i := range 1000 {
 		hostile := strings.Repeat("\xff{}\"", i%7) + string(rune('a'+i%26)) + strings.Repeat("x", i)
 		m.Arrived()
-		m.Left(Route(i%int(routeCount)), hostile, i, 0, int64(i))
-		m.Left(RouteOther, hostile, -i, 0, 0)
+		m.Answered(Route(i%int(routeCount)), hostile, i, 0, int64(i))
+		m.Answered(RouteOther, hostile, -i, 0, 0)
+		m.Left()
 		m.Pushed(hostile, i%2 == 0, PushEnded(i))
 		m.Taken("store", []string{hostile, "https://spdx.dev/Document"})
 		m.Taken("strip", []string{hostile})
@@ -120,7 +121,8 @@ func TestCountingARequestAllocatesNothing(t *testing.T) {
 		m.Arrived()
 		u.Answered("stream", 201, 1)
 		m.Pushed("store", true, PushHeld)
-		m.Left(RouteManifest, "PUT", 201, 1, 2)
+		m.Answered(RouteManifest, "PUT", 201, 1, 2)
+		m.Left()
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

@@ -95,10 +95,12 @@ func newRequestMetrics(m *Metrics) (r requestMetrics) {
 // Arrived counts a request that is being answered.
 func (m *Metrics) Arrived() { m.requests.inFlight.Inc() }
 
-// Left counts a request that is over. A status of 0 is one that was cut.
-func (m *Metrics) Left(route Route, method string, status int, took time.Duration, written int64) {
+// Left is said last of a request, after all else of it was counted: while nothing is in flight, no count is outstanding.
+func (m *Metrics) Left() { m.requests.inFlight.Dec() }
+
+// Answered counts a request that is over. A status of 0 is one that was cut.
+func (m *Metrics) Answered(route Route, method string, status int, took time.Duration, written int64) {
 	r := &m.requests
-	r.inFlight.Dec()
 	r.answered.Add(float64(written))
 	if c := r.total[route][methodIndex(method)][classIndex(status)]; c != nil {
 		c.Inc()
