@@ -110,6 +110,14 @@ func TestTheChartIsWhatHelmLikes(t *testing.T) {
 			},
 			[]string{"Deployment", "Secret", "Service", "ServiceAccount"},
 		},
+		"client certificates": {
+			[]string{
+				"--set", "tls.secretName=t", "--set", "config.access.mode=mtls", "--set-json",
+				`config.tls={"certificate":"/etc/sluice/tls/tls.crt","key":"/etc/sluice/tls/tls.key","client_ca":"/etc/sluice/tls/ca.crt"}`,
+				"--set-json", `config.upstreams=[{"url":"https://registry.example.com"}]`,
+			},
+			[]string{"Deployment", "PodDisruptionBudget", "Secret", "Service", "ServiceAccount"},
+		},
 		"watched": {[]string{"--set", "metrics.serviceMonitor.enabled=true"}, []string{"Deployment", "PodDisruptionBudget", "Secret", "Service", "ServiceAccount", "ServiceMonitor"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -175,6 +183,9 @@ func TestTheChartRefusesWhatCannotWork(t *testing.T) {
 		"replicas without shared storage": {[]string{"--set-json", `config.storage={"s3":null,"filesystem":{"rootdirectory":"/var/lib/sluice"}}`}, "one replica's own"},
 		"a certificate nobody serves":     {[]string{"--set", "tls.secretName=t"}, "tls.secretName is not served"},
 		"half a certificate":              {[]string{"--set", "tls.secretName=t", "--set", "config.tls.certificate=/etc/sluice/tls/tls.crt"}, "tls.secretName is not served"},
+		"client certificates over http":   {[]string{"--set", "config.access.mode=mtls", "--set", "config.tls.client_ca=/etc/sluice/ca.pem"}, "need https"},
+		"for another mode, too":           {[]string{"--set", "config.tls.client_ca=/etc/sluice/ca.pem"}, "need https"},
+		"certificates of nobody":          {[]string{"--set", "config.access.mode=mtls", "--set", "tls.secretName=t", "--set", "config.tls.certificate=/etc/sluice/tls/tls.crt", "--set", "config.tls.key=/etc/sluice/tls/tls.key"}, "set config.tls.client_ca"},
 		"a driver beside the chart's own": {[]string{"--set", "replicaCount=1", "--set", "config.storage.filesystem.rootdirectory=/var/lib/sluice"}, "several drivers, filesystem and s3"},
 		"a proxy that is open to all":     {[]string{"--set", "config.access.mode=none"}, "config.access.insecure"},
 		"one that is open by default":     {[]string{"--set", "config.access=null"}, "config.access.insecure"},

@@ -77,6 +77,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if not (regexMatch "^:[0-9]+$" (toString .Values.config.admin)) }}
 {{- fail "config.admin must be a port on every address of the pod, such as :5080: the probes ask there" }}
 {{- end }}
+{{- $clientCA := dig "tls" "client_ca" "" .Values.config }}
+{{- if and (eq $mode "mtls") (not $clientCA) }}
+{{- fail "config.access.mode: mtls takes identities from client certificates: set config.tls.client_ca to the authorities that sign them, such as /etc/sluice/tls/ca.crt if the Secret of tls.secretName has them" }}
+{{- end }}
+{{- if and $clientCA (not (dig "tls" "certificate" "" .Values.config)) }}
+{{- fail "client certificates (config.access.mode: mtls, config.tls.client_ca) need https, and nothing is served over it: set tls.secretName, config.tls.certificate to /etc/sluice/tls/tls.crt and config.tls.key to /etc/sluice/tls/tls.key" }}
+{{- end }}
 {{- if and .Values.tls.secretName (not (and (dig "tls" "certificate" "" .Values.config) (dig "tls" "key" "" .Values.config))) }}
 {{- fail "tls.secretName is not served: set config.tls.certificate to /etc/sluice/tls/tls.crt and config.tls.key to /etc/sluice/tls/tls.key" }}
 {{- end }}
