@@ -35,7 +35,8 @@ type resource struct {
 			Spec struct {
 				ServiceAccountName string `yaml:"serviceAccountName"`
 				SecurityContext    struct {
-					RunAsNonRoot bool `yaml:"runAsNonRoot"`
+					RunAsNonRoot        bool   `yaml:"runAsNonRoot"`
+					FSGroupChangePolicy string `yaml:"fsGroupChangePolicy"`
 				} `yaml:"securityContext"`
 				Containers []struct {
 					Image           string
@@ -130,6 +131,9 @@ func TestTheChartIsWhatHelmLikes(t *testing.T) {
 			if sc := box.SecurityContext; !pod.SecurityContext.RunAsNonRoot || !sc.ReadOnlyRootFilesystem || sc.AllowPrivilegeEscalation == nil ||
 				*sc.AllowPrivilegeEscalation || !slices.Equal(sc.Capabilities.Drop, []string{"ALL"}) {
 				t.Errorf("the container may do more than it needs: %+v", sc)
+			}
+			if pod.SecurityContext.FSGroupChangePolicy != "OnRootMismatch" {
+				t.Error("each start walks through every file of the volume, and opens them to the group")
 			}
 			if box.ReadinessProbe == nil || box.LivenessProbe == nil {
 				t.Error("no probes")
