@@ -86,7 +86,9 @@ func (ex *exchange) deletePlaced(attestation string) (here []string, err error) 
 			return nil, err
 		}
 		if err := at.deleteReferrer(p.digest, ex.repo); err != nil {
-			return nil, err
+			if err = ex.listedMeanwhile(at, p.digest, gone, err); err != nil {
+				return nil, err
+			}
 		}
 		delete(listed, p)
 	}
@@ -110,6 +112,30 @@ func (ex *exchange) deletePlaced(attestation string) (here []string, err error) 
 		}
 	}
 	return here, nil
+}
+
+// listedMeanwhile is about a delete that was refused. It may have been listed again by a push, and Amazon ECR deletes nothing
+// that an index lists: one to another repository needs it there, and nothing is amiss. After one to this repository, or one
+// that has not come to its end, the delete has to be tried again.
+func (ex *exchange) listedMeanwhile(at *exchange, digest string, gone []attest.Record, refused error) error {
+	if _, is := errors.AsType[*passed](refused); is {
+		return refused // of who it is that asks
+	}
+	for _, r := range gone {
+		if r.Repository != at.repo || r.Placed != digest {
+			continue
+		}
+		if other, _, err := ex.p.attest.AlsoPlaced(ex.ctx(), ex.repo, r); err != nil {
+			return err
+		} else if other != "" {
+			ex.log.Info("attestation stays where it was stored, it was pushed to another repository meanwhile", "digest", digest, "in", at.repo, "other", other)
+			return nil
+		}
+		if entries, err := at.listedAs(r.Subject, digest); err == nil && len(entries) > 0 {
+			return transient(refused, "attestation %s of repository %s could not be deleted in repository %s: it was pushed again meanwhile; try again", digest, ex.repo, at.repo)
+		}
+	}
+	return refused
 }
 
 // placeAgain puts back what was just removed, if it is by now there for another repository.
