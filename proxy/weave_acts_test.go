@@ -25,13 +25,18 @@ type act struct {
 	signed *signature
 	o      proxytest.Options
 	client proxytest.Client
-	action filters.Action // of the rule that a push meets
+	by     []*replica // whom it asks, the next when one fails
+	misfortune
 
 	begun, ended time.Time
 	put          time.Time // the document that comes last was sent
 	err          error
+	sent         bool // a delete
 	answer       *answer
 }
+
+// action is that of the rule that a push meets.
+func (a *act) action() filters.Action { return a.by[0].config.Attestations }
 
 func (a *act) beside(b *act) bool { return a.begun.Before(b.ended) && b.begun.Before(a.ended) }
 
@@ -54,7 +59,7 @@ func (n *noting) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func (l *woven) pushActor(at place, tree *proxytest.Tree) *act {
 	r := draw(l, l.replicas...)
-	a := &act{kind: "push", repo: at.repo, tag: at.ref, tree: tree, client: draw(l, proxytest.Clients()...), action: r.action}
+	a := &act{kind: "push", repo: at.repo, tag: at.ref, tree: tree, client: draw(l, proxytest.Clients()...), by: l.order(r)}
 	if !a.client.Indexes || (a.client.Name == "crane" || a.client.Name == "oras") && l.noAPI {
 		a.client = proxytest.Clients()[0]
 	}
@@ -66,9 +71,14 @@ func (l *woven) pushActor(at place, tree *proxytest.Tree) *act {
 	if l.IntN(4) == 0 {
 		a.o.MountFrom = map[string]string{"app": "lib", "lib": "app"}[at.repo]
 	}
-	a.o.Client = &http.Client{Transport: &noting{RoundTripper: r.direct, a: a, last: last}}
 	a.Name = fmt.Sprintf("%s pushes %.15s to %s:%s by %s, by digest: %t, mount from %q", a.client.Name, tree.Digest(), at.repo, at.ref, r.name, a.o.ByDigest, a.o.MountFrom)
-	a.Do = func(ctx context.Context) { _, a.err = a.client.Push(ctx, a.o) }
+	a.Do = func(ctx context.Context) {
+		l.tries(ctx, a, func(ctx context.Context, r *replica) bool {
+			a.o.Client = &http.Client{Transport: &noting{RoundTripper: r, a: a, last: last}}
+			_, a.err = a.client.Push(ctx, a.o)
+			return a.err == nil
+		})
+	}
 	return a
 }
 
@@ -85,32 +95,37 @@ func (l *woven) deleteOriginalActor(repo string, tree *proxytest.Tree) *act {
 
 func (l *woven) deleting(repo, what, digest string) *act {
 	r := draw(l, l.replicas...)
-	a := &act{kind: "delete", repo: repo, digest: what}
+	a := &act{kind: "delete", repo: repo, digest: what, by: l.order(r)}
 	a.Name = fmt.Sprintf("delete of %.15s as %.15s in %s by %s", what, digest, repo, r.name)
 	a.Do = func(ctx context.Context) {
-		send, path := l.send(ctx, r.direct), "/v2/"+repo+"/manifests/"+digest
-		if send(http.MethodGet, path, nil, acceptAll...).StatusCode == http.StatusOK {
-			a.answer = send(http.MethodDelete, path, nil)
-		}
+		l.tries(ctx, a, func(ctx context.Context, r *replica) bool {
+			send, path := l.send(ctx, r), "/v2/"+repo+"/manifests/"+digest
+			if a.sent || send(http.MethodGet, path, nil, acceptAll...).StatusCode == http.StatusOK {
+				a.sent = true
+				a.answer = send(http.MethodDelete, path, nil)
+			}
+			return !a.sent || a.answered()
+		})
 	}
 	return a
 }
 
 func (l *woven) sweepActor() *act {
 	r := draw(l, l.replicas...)
-	return &act{kind: "sweep", Actor: proxytest.Actor{Name: "sweep by " + r.name, Do: func(ctx context.Context) { l.sweep(ctx, r) }}}
+	return &act{kind: "sweep", by: []*replica{r}, Actor: proxytest.Actor{Name: "sweep by " + r.name, Do: func(ctx context.Context) { l.sweep(ctx, r) }}}
 }
 
 // deleteImageActor deletes what upstream has in an original's place, if it is an index: what it lists stays.
 func (l *woven) deleteImageActor(repo string, tree *proxytest.Tree) *act {
 	r := draw(l, l.replicas...)
-	a := &act{kind: "image", repo: repo, tree: tree}
+	a := &act{kind: "image", repo: repo, tree: tree, by: []*replica{r}}
 	a.Name = fmt.Sprintf("delete of the image of %.15s in %s by %s", tree.Digest(), repo, r.name)
 	a.Do = func(ctx context.Context) {
-		send, path := l.send(ctx, r.direct), "/v2/"+repo+"/manifests/"
+		send, path := l.send(ctx, r), "/v2/"+repo+"/manifests/"
 		h := send(http.MethodHead, path+tree.Digest(), nil, acceptAll...)
 		a.digest = h.Header.Get("Sluice-Forwarded-Digest")
 		if t := send(http.MethodHead, path+a.digest, nil, acceptAll...).Header.Get("Content-Type"); h.StatusCode == http.StatusOK && a.digest != "" && t == ociIndex {
+			a.sent = true
 			a.answer = send(http.MethodDelete, path+a.digest, nil)
 		}
 	}
@@ -119,33 +134,33 @@ func (l *woven) deleteImageActor(repo string, tree *proxytest.Tree) *act {
 
 func (l *woven) signActor(repo string, tree *proxytest.Tree) *act {
 	r := draw(l, l.replicas...)
-	a := &act{kind: "sign", repo: repo, tree: tree, action: r.action}
+	a := &act{kind: "sign", repo: repo, tree: tree, by: []*replica{r}}
 	if a.signed = bundleOf(draw(l, tree.Attestations()...)); l.IntN(2) == 0 {
 		image := draw(l, tree.Images()...)
 		a.signed = signatureOf(image.Digest, len(image.Bytes()), bundleType)
 	}
 	a.Name = fmt.Sprintf("signature %.15s of %.15s in %s by %s", a.signed.digest, a.signed.subject, repo, r.name)
-	a.Do = func(ctx context.Context) { a.answer = a.signed.push(l.send(ctx, r.direct), repo) }
+	a.Do = func(ctx context.Context) { a.answer = a.signed.push(l.send(ctx, r), repo) }
 	return a
 }
 
 // readActor reads what is kept, once and again.
 func (l *woven) readActor(repo string, tree *proxytest.Tree) *act {
-	a := &act{kind: "read", repo: repo, tree: tree}
 	k := l.kept[place{repo, tree.Digest()}]
 	r := draw(l, l.replicas...)
+	a := &act{kind: "read", repo: repo, tree: tree, by: []*replica{r}}
 	a.Name = fmt.Sprintf("read of %.15s in %s by %s", tree.Digest(), repo, r.name)
 	a.Do = func(ctx context.Context) {
 		for range 2 {
 			if k == nil || a.err != nil {
 				return
 			}
-			back, err := proxytest.Pull(ctx, proxytest.PullOptions{BaseURL: wovenURL, Repository: repo, Reference: tree.Digest(), Client: &http.Client{Transport: r.direct}})
+			back, err := proxytest.Pull(ctx, proxytest.PullOptions{BaseURL: wovenURL, Repository: repo, Reference: tree.Digest(), Client: &http.Client{Transport: r}})
 			if err == nil {
 				err = back.Equal(tree)
 			}
 			if a.err = err; err == nil && !k.strip {
-				a.err = l.listed(func(path string) *answer { return l.send(ctx, r.direct)(http.MethodGet, path, nil) }, repo, tree)
+				a.err = l.listed(func(path string) *answer { return l.send(ctx, r)(http.MethodGet, path, nil) }, repo, tree)
 			}
 		}
 	}
@@ -158,16 +173,19 @@ func (l *woven) together(acts ...*act) {
 	var actors []proxytest.Actor
 	for _, a := range acts {
 		do := a.Do
-		actors = append(actors, proxytest.Actor{Name: a.Name, Do: func(ctx context.Context) {
+		actors = append(actors, proxytest.Actor{Name: a.Name, At: l.befalls(a), Do: func(ctx context.Context) {
 			a.begun = time.Now()
 			do(ctx)
 			a.ended = time.Now()
 		}})
 	}
+	l.begin()
 	l.weave.Run(context.Background(), actors...)
 	for _, r := range l.replicas {
+		r.HandlersEnd()
 		r.Settle()
 	}
+	l.calm(acts)
 	if of := func(kind string) bool { return slices.ContainsFunc(acts, func(a *act) bool { return a.kind == kind }) }; of("sweep") && of("push") {
 		// What is put aside in the moment in which it is pushed again is given back by the next sweep (attest.Sweep).
 		l.sweep(context.Background(), draw(l, l.replicas...))
@@ -187,7 +205,7 @@ func (l *woven) together(acts ...*act) {
 			l.pushedAgain(a)
 		}
 	}
-	slices.SortStableFunc(acts, func(a, b *act) int { return strings.Compare(string(a.action), string(b.action)) }) // store before strip
+	slices.SortStableFunc(acts, func(a, b *act) int { return strings.Compare(string(a.action()), string(b.action())) }) // store before strip
 	for _, a := range acts {
 		switch a.kind {
 		case "push":
@@ -195,16 +213,17 @@ func (l *woven) together(acts ...*act) {
 		case "delete", "image":
 			l.deleted(a, acts)
 		case "sign":
-			if a.answer.StatusCode == http.StatusCreated && a.action == filters.Store {
+			if a.answer.StatusCode == http.StatusCreated && a.action() == filters.Store {
 				l.signed[place{a.repo, a.signed.digest}] = a.signed
-			} else if a.answer.StatusCode >= 500 || a.answer.StatusCode == http.StatusTooManyRequests {
+			} else if !a.excused && (a.answer.StatusCode >= 500 || a.answer.StatusCode == http.StatusTooManyRequests) {
 				l.t.Errorf("%s: %s %s", a.Name, a.answer.Status, a.answer.body)
 			}
 		}
 	}
+	l.tagged(acts...)
 	for _, a := range acts {
 		deleted := func(d *act) bool { return d.about(a.repo, a.tree) && d.begun.Before(a.ended) }
-		if a.kind == "read" && a.err != nil && !slices.ContainsFunc(acts, deleted) && !l.disturbed(a, acts) {
+		if a.kind == "read" && a.err != nil && !a.excused && !slices.ContainsFunc(acts, deleted) && !l.disturbed(a, acts) {
 			l.t.Errorf("%s: %v", a.Name, a.err)
 		}
 	}
@@ -239,7 +258,7 @@ func (l *woven) disturbed(a *act, acts []*act) bool {
 // decides is when a push needs all that it has been told is there. Under `strip` nobody looks for statements any more, and who
 // deletes them at the same time deletes them.
 func (l *woven) decides(push *act) time.Time {
-	if push.action == filters.Strip {
+	if push.action() == filters.Strip {
 		return push.begun
 	}
 	return push.put
@@ -256,7 +275,8 @@ func (l *woven) pushedAgain(a *act) {
 func (l *woven) pushed(a *act, acts []*act) {
 	l.t.Helper()
 	if a.err != nil {
-		if !l.disturbed(a, acts) {
+		l.owed = append(l.owed, a)
+		if !l.disturbed(a, acts) && !a.excused {
 			l.t.Errorf("%s: %v", a.Name, a.err)
 		}
 		return
@@ -271,12 +291,12 @@ func (l *woven) pushed(a *act, acts []*act) {
 	if a.put.IsZero() {
 		return
 	}
-	if a.action != l.action && l.kept[original] != nil { // what is kept for longer stays
+	if a.action() != l.action && l.kept[original] != nil { // what is kept for longer stays
 		return
 	}
-	k := &keptTree{tree: a.tree, at: a.ended, strip: a.action == filters.Strip}
+	k := &keptTree{tree: a.tree, at: a.ended, strip: a.action() == filters.Strip}
 	for _, d := range acts {
-		if d.about(a.repo, a.tree) && d.answer != nil && !d.ended.Before(l.decides(a)) {
+		if d.about(a.repo, a.tree) && d.sent && !d.ended.Before(l.decides(a)) {
 			return // it is there or not, see open
 		}
 	}
@@ -289,11 +309,17 @@ func (l *woven) pushed(a *act, acts []*act) {
 // deleted forgets what somebody has deleted; what ends beside a push of the same is open.
 func (l *woven) deleted(a *act, acts []*act) {
 	l.t.Helper()
-	if a.answer == nil {
+	if !a.sent {
 		return
 	}
-	if s := a.answer.StatusCode; s != http.StatusAccepted && s != http.StatusNotFound {
-		l.t.Errorf("%s: %s %s", a.Name, a.answer.Status, a.answer.body)
+	if !a.answered() {
+		l.owed = append(l.owed, a)
+		again := a.answer != nil && a.answer.StatusCode == http.StatusTooManyRequests && slices.ContainsFunc(acts, func(b *act) bool {
+			return b.kind == "push" && b.beside(a)
+		})
+		if !a.excused && !again {
+			l.t.Errorf("%s: %s %s", a.Name, a.answer.Status, a.answer.body)
+		}
 	}
 	for _, p := range inOrder(l.kept) {
 		k := l.kept[p]
@@ -306,7 +332,7 @@ func (l *woven) deleted(a *act, acts []*act) {
 	}
 	for _, tree := range l.trees {
 		for i, m := range tree.Attestations() {
-			if m.Digest != a.digest || slices.ContainsFunc(acts, func(b *act) bool {
+			if !a.answered() || m.Digest != a.digest || slices.ContainsFunc(acts, func(b *act) bool {
 				return b.kind == "push" && b.repo == a.repo && b.tree == tree && b.ended.After(a.begun)
 			}) {
 				continue

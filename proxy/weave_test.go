@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,15 +37,19 @@ type woven struct {
 	action   filters.Action
 	to       config.StoreTo
 	expires  time.Duration // after which `store` forgets; 0: never
+	troubled bool          // something fails in what is woven now
 	log      bytes.Buffer
 	trees    []*proxytest.Tree
+	faults   bool   // things fail
 	theme    string // what this life is mostly about
 	events   []string
 
 	kept   map[place]*keptTree
 	signed map[place]*signature // by its digest
 	tags   map[place]bool
+	under  map[place]*mayBe
 	gone   map[place]string // attestations that were deleted, in both forms, and what they were about
+	owed   []*act           // what failed, and is to be done again
 }
 
 // A keptTree is one that was acknowledged, by the original's digest.
@@ -57,9 +62,19 @@ type keptTree struct {
 // A replica is one of several processes, without a network around it.
 type replica struct {
 	*proxy.Proxy
+	*troubles
 	direct *proxytest.Direct
 	name   string
-	action filters.Action
+	config *config.Config
+	alive  context.Context // ends when it is killed
+}
+
+// RoundTrip is a request of a client.
+func (r *replica) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancel(req.Context())
+	defer cancel()
+	defer context.AfterFunc(r.alive, cancel)()
+	return r.direct.RoundTrip(req.WithContext(ctx))
 }
 
 const wovenURL = "http://127.0.0.1:5000"
@@ -70,8 +85,13 @@ func TestWhateverHappensAtTheSameTimeLosesNothing(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 7))
 			o := proxytest.UpstreamOptions{NoReferrers: r.IntN(2) == 0, Delete: true}
-			kind := []string{"distribution", "olareg"}[r.IntN(2)]
-			up := proxytest.Upstreams()[kind](t, o)
+			kind := []string{"distribution", "olareg", "ecrsim"}[r.IntN(3)]
+			var up *proxytest.Upstream
+			if kind == "ecrsim" {
+				up = wovenECR(t, r, o.NoReferrers)
+			} else {
+				up = proxytest.Upstreams()[kind](t, o)
+			}
 			registry := proxytest.Outside(t, up.Handler)
 			synctest.Test(t, func(t *testing.T) {
 				t.Cleanup(func() { time.Sleep(time.Hour) }) // until goroutines that wait for more to do have ended
@@ -93,7 +113,7 @@ func TestWhateverHappensAtTheSameTimeLosesNothing(t *testing.T) {
 func newWoven(t *testing.T, r *rand.Rand, up *proxytest.Upstream, registry http.Handler, noAPI bool) *woven {
 	l := &woven{
 		Rand: r, t: t, up: up, registry: registry, noAPI: noAPI, weave: proxytest.NewWeave(r),
-		kept: map[place]*keptTree{}, signed: map[place]*signature{}, tags: map[place]bool{}, gone: map[place]string{},
+		kept: map[place]*keptTree{}, signed: map[place]*signature{}, tags: map[place]bool{}, under: map[place]*mayBe{}, gone: map[place]string{},
 	}
 	folder := draw(l, true, false)
 	l.driver = proxytest.NewWovenDriver(inmemory.New(), folder)
@@ -105,6 +125,7 @@ func newWoven(t *testing.T, r *rand.Rand, up *proxytest.Upstream, registry http.
 		}))
 	}
 	l.theme = draw(l, "", "", "delete", "expiry", "place", "rules")
+	l.faults = l.IntN(2) == 0
 	l.action = draw(l, filters.Store, filters.Store, filters.Store, filters.Strip)
 	l.to = draw(l, config.StoreToStorage, config.StoreToStorage, config.StoreToReferrers, config.StoreToRepository)
 	where := draw(l, "{repository}-attestations", "attestations")
@@ -141,8 +162,14 @@ func (l *woven) replica(name string, rule func(*config.Config)) *replica {
 	l.t.Helper()
 	c := config.Default()
 	rule(c)
+	return l.start(name, c)
+}
+
+func (l *woven) start(name string, c *config.Config) *replica {
+	l.t.Helper()
+	tr := newTroubles(l.driver, l.registry)
 	p, err := proxy.New(proxy.Options{
-		Config: c, Storage: l.driver,
+		Config: c, Storage: tr,
 		Logger: slog.New(slog.NewTextHandler(&syncWriter{w: &l.log}, &slog.HandlerOptions{Level: slog.LevelDebug})).With("replica", name),
 	})
 	if err != nil {
@@ -154,10 +181,14 @@ func (l *woven) replica(name string, rule func(*config.Config)) *replica {
 		}
 	})
 	p.HoldBack(0)
-	if err := p.Reach(&proxytest.Direct{Handler: l.registry, Woven: true}); err != nil {
+	if err := p.Reach(&proxytest.Direct{Handler: tr.registry, Woven: true}); err != nil {
 		l.t.Fatal(err)
 	}
-	return &replica{Proxy: p, direct: &proxytest.Direct{Handler: p.Handler()}, name: name, action: c.Attestations}
+	r := &replica{Proxy: p, troubles: tr, direct: &proxytest.Direct{Handler: p.Handler()}, name: name, config: c}
+	var die func()
+	r.alive, die = context.WithCancel(context.Background())
+	tr.die = sync.OnceFunc(func() { l.happens("%s is killed", name); die() })
+	return r
 }
 
 func draw[T any](l *woven, of ...T) T { return of[l.IntN(len(of))] }
@@ -186,8 +217,10 @@ func (l *woven) send(ctx context.Context, to http.RoundTripper) sendFunc {
 		}
 		resp, err := to.RoundTrip(req)
 		if err != nil {
-			l.t.Errorf("%s %s: %v", method, path, err)
-			return &answer{Response: &http.Response{Request: req}}
+			if !l.troubled {
+				l.t.Errorf("%s %s: %v", method, path, err)
+			}
+			return &answer{Response: &http.Response{Request: req, Status: err.Error()}}
 		}
 		b, err := io.ReadAll(resp.Body)
 		if err != nil {
@@ -199,7 +232,7 @@ func (l *woven) send(ctx context.Context, to http.RoundTripper) sendFunc {
 
 // ask is one request that nothing happens beside.
 func (l *woven) ask(method, path string, header ...string) *answer {
-	return l.send(context.Background(), draw(l, l.replicas...).direct)(method, path, nil, header...)
+	return l.send(context.Background(), draw(l, l.replicas...))(method, path, nil, header...)
 }
 
 func (l *woven) live() {

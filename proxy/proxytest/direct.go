@@ -11,7 +11,8 @@ import (
 )
 
 // Direct answers requests by a handler in this process, without a network, so that nothing waits but for what the handler
-// waits for. A request's context goes along, with its values. As in a server it ends with the answer.
+// waits for. A request's context goes along, with its values. As in a server it ends with the answer. Who asks goes when the
+// context ends, and the handler goes on: it sees that, and the end of the body.
 type Direct struct {
 	Handler http.Handler
 	// Woven makes each request a step of a Weave, once its body is there.
@@ -25,7 +26,6 @@ var errCut = errors.New("the handler has cut the connection")
 // RoundTrip returns when the whole answer is there.
 func (d *Direct) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(req.Context())
-	defer cancel()
 	in := req.Clone(ctx)
 	in.RequestURI, in.RemoteAddr, in.Proto, in.ProtoMajor, in.ProtoMinor = req.URL.RequestURI(), "127.0.0.1:1", "HTTP/1.1", 1, 1
 	if in.Host == "" {
@@ -35,8 +35,10 @@ func (d *Direct) RoundTrip(req *http.Request) (*http.Response, error) {
 	if in.Body == nil {
 		in.Body = http.NoBody
 	}
-	defer in.Body.Close()
+	in.Body = &directBody{in.Body, ctx}
 	if d.Woven {
+		defer cancel()
+		defer in.Body.Close()
 		body, err := io.ReadAll(in.Body)
 		if err != nil {
 			return nil, err
@@ -46,12 +48,43 @@ func (d *Direct) RoundTrip(req *http.Request) (*http.Response, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
+		a := &directAnswer{header: http.Header{}}
+		if cut := a.serve(d.Handler, in); cut {
+			return nil, errCut
+		}
+		return a.response(req), nil
 	}
-	a := &directAnswer{header: http.Header{}}
-	if cut := a.serve(d.Handler, in); cut {
-		return nil, errCut
+	a, done := &directAnswer{header: http.Header{}}, make(chan bool, 1)
+	go func() {
+		defer cancel()
+		defer in.Body.Close()
+		done <- a.serve(d.Handler, in)
+	}()
+	select {
+	case <-req.Context().Done():
+		return nil, req.Context().Err()
+	case cut := <-done:
+		if cut {
+			return nil, errCut
+		}
+	}
+	if err := req.Context().Err(); err != nil {
+		return nil, err
 	}
 	return a.response(req), nil
+}
+
+// A directBody ends when the one who sends it goes.
+type directBody struct {
+	io.ReadCloser
+	ctx context.Context
+}
+
+func (b *directBody) Read(p []byte) (int, error) {
+	if b.ctx.Err() != nil {
+		return 0, io.ErrUnexpectedEOF
+	}
+	return b.ReadCloser.Read(p)
 }
 
 // A directAnswer takes what a handler answers.

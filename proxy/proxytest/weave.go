@@ -44,6 +44,7 @@ type Weave struct {
 type Actor struct {
 	Name string
 	Do   func(ctx context.Context)
+	At   func(step int) // nil: nothing; called before each of its steps, which are counted from 1
 }
 
 // A thread is one actor and all that is done for it.
@@ -51,6 +52,8 @@ type thread struct {
 	weave *Weave
 	name  string
 	rank  int // the lowest goes first
+	steps int
+	at    func(step int)
 }
 
 // A step is a call that waits.
@@ -99,7 +102,7 @@ func (w *Weave) Run(ctx context.Context, actors ...Actor) {
 	w.draw(len(actors))
 	w.left, w.over = len(actors), false
 	for i, a := range actors {
-		th := &thread{weave: w, name: a.Name, rank: i}
+		th := &thread{weave: w, name: a.Name, rank: i, at: a.At}
 		w.threads = append(w.threads, th)
 		go func() {
 			ctx := context.WithValue(ctx, threadKey{}, th)
@@ -121,6 +124,9 @@ func (w *Weave) Run(ctx context.Context, actors ...Actor) {
 		switch {
 		case s != nil:
 			time.Sleep(time.Millisecond)
+			if s.steps++; s.at != nil {
+				s.at(s.steps)
+			}
 			close(s.turn)
 		case left == 0:
 			return
