@@ -15,7 +15,7 @@ export SLUICE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice
 TOOLS := $(SLUICE_CACHE)/tools
 VERDICT := $(SLUICE_CACHE)/verdict
 
-.PHONY: test setup lint format vet golangci tidy unit conformance e2e fleet sluice bench fuzz soak
+.PHONY: test setup lint format vet elsewhere golangci tidy unit conformance e2e fleet sluice bench fuzz soak
 
 sluice:
 	CGO_ENABLED=0 go build -trimpath -o sluice ./cmd/sluice
@@ -43,7 +43,7 @@ test:
 
 # All of them, also after one that failed.
 lint:
-	@$(MAKE) --no-print-directory --keep-going format vet golangci tidy
+	@$(MAKE) --no-print-directory --keep-going format vet elsewhere golangci tidy
 
 format:
 	@unformatted=$$(find . -name '*.go' -not -path './.git/*' -print0 | xargs -0 $(TOOLS)/gofumpt/gofumpt -l) && \
@@ -52,6 +52,12 @@ format:
 vet:
 	go vet ./...
 	go vet -tags e2e,soak ./e2e/...
+
+# Where developers have it, and where an int is of 32 bits. Nothing is run there.
+elsewhere:
+	for on in darwin/arm64 windows/amd64 linux/386 linux/arm64; do \
+		GOOS=$${on%/*} GOARCH=$${on#*/} go vet ./... || exit 1; \
+	done
 
 golangci:
 	$(TOOLS)/golangci/golangci-lint run ./...

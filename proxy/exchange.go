@@ -42,7 +42,6 @@ type exchange struct {
 
 	tags      url.Values      // of a push by digest that names tags too
 	stale     bool            // the upload URL is not that of the last answer
-	waited    int64           // atomic: nanoseconds, for upstream to show what was pushed (gap.go)
 	storedNow map[string]bool // blobs that this push has made permanent
 	heavy     bool            // it is one of heavyPushes
 	crowded   bool            // it is one of heldAtOnce

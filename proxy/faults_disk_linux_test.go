@@ -88,7 +88,7 @@ func (d *disk) fill(free int64) {
 	if err := syscall.Statfs(d.folder, &st); err != nil {
 		d.t.Fatal(err)
 	}
-	if err := os.WriteFile(d.filler(), make([]byte, int64(st.Bavail)*st.Bsize-free), 0o600); err != nil {
+	if err := os.WriteFile(d.filler(), make([]byte, int64(st.Bavail*uint64(st.Bsize))-free), 0o600); err != nil {
 		d.t.Fatal(err)
 	}
 }

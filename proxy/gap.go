@@ -4,7 +4,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"sluice/filters/ocidoc"
@@ -47,7 +46,7 @@ func (ex *exchange) askManifest(q upstream.Request) (*http.Response, error) {
 
 // wait sleeps as long as that fits into the patience that the request has for gaps; false: no more.
 func (ex *exchange) wait(d time.Duration) bool {
-	if time.Duration(atomic.AddInt64(&ex.waited, int64(d))) > gapPatience {
+	if time.Duration(ex.seen.waited.Add(int64(d))) > gapPatience {
 		return false
 	}
 	t := time.NewTimer(d)

@@ -77,7 +77,7 @@ func TestWhatNoReplicasIndexNamesIsPaidForUntilItGoes(t *testing.T) {
 					t.Fatal(status)
 				}
 			}
-			attestation := func(st []byte) []byte { return attestationNaming(len(st), st) }
+			attestation := func(st []byte) []byte { return attestationNaming(int64(len(st)), st) }
 			all := first.proxy.Charged(anybody)
 			settled("no manifest names them", all)
 			for _, st := range statements[:3] { // at the other replica

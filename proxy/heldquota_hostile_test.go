@@ -84,7 +84,7 @@ func absolutePath(location string) string {
 }
 
 // attestation names statements with a size of the client's choice.
-func attestationNaming(size int, statements ...[]byte) []byte {
+func attestationNaming(size int64, statements ...[]byte) []byte {
 	var layers []string
 	for _, st := range statements {
 		layers = append(layers, fmt.Sprintf(`{"mediaType":"application/vnd.in-toto+json","digest":%q,"size":%d}`, ocidoc.DigestOf(st), size))
@@ -180,7 +180,7 @@ func TestTheChargeIsWhatTheStorageHolds(t *testing.T) {
 		}
 		manifest := func(t *rapid.T) (m, st []byte) {
 			st = statement(t)
-			return attestationNaming(rapid.SampledFrom([]int{0, 1, len(st), 1 << 50}).Draw(t, "said to be"), st), st
+			return attestationNaming(rapid.SampledFrom([]int64{0, 1, int64(len(st)), 1 << 50}).Draw(t, "said to be"), st), st
 		}
 		rt.Repeat(map[string]func(*rapid.T){
 			"push a blob":    func(t *rapid.T) { h.blob(statement(t)) },
@@ -279,7 +279,7 @@ func TestAHostilePusherHoldsNoMoreThanItsLimit(t *testing.T) {
 			own := statementOf(-1, 0)
 			h.blob(own)
 			h.blob([]byte("{}"))
-			m := attestationNaming(len(own), own)
+			m := attestationNaming(int64(len(own)), own)
 			h.manifest(m)
 			h.manifest(m)
 			h.index([][]byte{m}, own, []byte("{}"))

@@ -109,7 +109,7 @@ func TestFewLargeStatementsAreInMemoryAtOnce(t *testing.T) {
 	h := newHolding(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{}), storage(driver))
 	for n, c := range map[int]struct{ roomWhileRead bool }{100: {true}, 200 << 10: {false}} {
 		st := statementOf(n, n)
-		m := attestationNaming(len(st), st)
+		m := attestationNaming(int64(len(st)), st)
 		if b, m := h.blob(st), h.manifest(m); b != http.StatusCreated || m != http.StatusCreated {
 			t.Fatalf("the statement is answered %d, its attestation %d", b, m)
 		}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"io"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	v2 "github.com/distribution/distribution/v3/registry/api/v2"
@@ -34,6 +35,7 @@ type watched struct {
 	span      trace.Span // nil: off
 	body      *arrives
 
+	waited   atomic.Int64  // nanoseconds, for upstream to show what was pushed (gap.go)
 	readTime time.Duration // that its client may read nothing: it would keep its download, and what that costs here, for ever
 	exchange exchange      // what Proxy.exchange makes of the request: one piece with this, since nearly every request has both
 }
