@@ -271,3 +271,14 @@ func TestTheUnitIsNotReloadedWithAMistake(t *testing.T) {
 		t.Errorf("a reload does %q", reload)
 	}
 }
+
+// A unit that is ordered after this one may push at once: that Sluice says when it listens is of no use to Type=simple.
+func TestTheUnitHasStartedWhenSluiceListens(t *testing.T) {
+	b, err := os.ReadFile("../deploy/systemd/sluice.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(b), "\nType=notify\n") {
+		t.Error("systemctl start would return before Sluice listens, and also where it cannot")
+	}
+}

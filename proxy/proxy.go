@@ -42,6 +42,9 @@ type Options struct {
 	// Changes are validated configurations, each of which takes the place of the one before while Run runs.
 	// One that needs a restart is refused, in the log. nil: none come.
 	Changes <-chan *config.Config
+
+	// Serving, if not nil, is called by Run when it listens, and after each of Changes that was taken or refused.
+	Serving func()
 }
 
 // A Proxy answers clients. All state that outlives a request is in the storage or sealed in the

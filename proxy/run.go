@@ -61,7 +61,12 @@ func (p *Proxy) Run(ctx context.Context) error {
 		background.Go(func() { failed <- server.Serve(listeners[i]) })
 	}
 	p.log.Info("serving", "listen", ln.Addr().String(), "admin", adminAddress(listeners), "upstream", p.upstreamNames(), "version", p.version)
+	serving := p.options.Serving
+	if serving == nil {
+		serving = func() {}
+	}
 	for {
+		serving()
 		select {
 		case cfg := <-p.options.Changes:
 			s.change(rest, cfg)

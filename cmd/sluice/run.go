@@ -15,7 +15,7 @@ import (
 // tracesTime is how long the end waits for a collector.
 const tracesTime = 5 * time.Second
 
-func run(ctx context.Context, cfg *config.Config, logger *slog.Logger, driver storagedriver.StorageDriver, changes <-chan *config.Config) error {
+func run(ctx context.Context, cfg *config.Config, logger *slog.Logger, driver storagedriver.StorageDriver, changes <-chan *config.Config, serving func()) error {
 	traces, err := observe.NewTraces(ctx, version(), logger)
 	if err != nil {
 		return err
@@ -29,7 +29,7 @@ func run(ctx context.Context, cfg *config.Config, logger *slog.Logger, driver st
 			}
 		}()
 	}
-	p, err := proxy.New(proxy.Options{Config: cfg, Logger: logger, Storage: driver, Version: version(), Traces: traces, Changes: changes}) //nolint:contextcheck // what New opens outlives a canceled ctx: Run drains first
+	p, err := proxy.New(proxy.Options{Config: cfg, Logger: logger, Storage: driver, Version: version(), Traces: traces, Changes: changes, Serving: serving}) //nolint:contextcheck // what New opens outlives a canceled ctx: Run drains first
 	if err != nil {
 		return err
 	}

@@ -117,11 +117,15 @@ func serve(ctx context.Context, flags *pflag.FlagSet, env func(string) (string, 
 	ctx, cancel := context.WithCancel(ctx)
 	changes := make(chan *config.Config)
 	var background sync.WaitGroup
-	background.Go(func() { onHangup(ctx, hangups, file, load, changes, logger) })
+	notify := newNotify(env, logger)
+	background.Go(func() {
+		onHangup(ctx, hangups, file, load, changes, notify, logger)
+		notify(stateStopping)
+	})
 	defer background.Wait()
 	defer cancel()
 	defer time.AfterFunc(time.Second, letGoOfStart).Stop()
-	return run(ctx, cfg, logger, driver, changes)
+	return run(ctx, cfg, logger, driver, changes, func() { notify(stateReady) })
 }
 
 // warnOfOwnImages: with shared storage there are other replicas, and the embedded registry keeps its images in a folder
