@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"sync"
 	"time"
 
@@ -93,7 +92,8 @@ type deletion struct {
 	repo, attestation string
 	now               time.Time
 	originals         map[string]bool // that list it
-	others            []Record        // that were there in the beginning
+	named             digestSet       // by records of others
+	read              digestSet       // paths of those records
 	parts             []part
 }
 
@@ -106,23 +106,22 @@ func (d *deletion) begin(ctx context.Context) (ours []Record, err error) {
 	if err != nil {
 		return nil, err
 	}
-	records, err := d.recordsOf(ctx, d.repo)
-	if err != nil {
-		return nil, err
-	}
-	d.originals = map[string]bool{}
+	d.originals, d.named, d.read = map[string]bool{}, digestSet{}, digestSet{}
 	own := map[string]bool{d.attestation: true}
 	var digests []string
-	for _, r := range records {
+	err = d.eachRecord(ctx, d.repo, nil, func(r Record, _ bool) error {
 		if r.Attestation != d.attestation {
-			d.others = append(d.others, r)
-			continue
+			return d.other(r)
 		}
 		ours = append(ours, r)
 		digests = append(digests, r.names()...)
 		d.originals[r.Original], own[r.Original], own[r.Derived] = true, true, true
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	needed, err := d.needed(ctx, d.others, manifests, own, digests)
+	needed, err := d.needed(ctx, manifests, own, digests)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +136,7 @@ func (d *deletion) begin(ctx context.Context) (ours []Record, err error) {
 	}
 	for _, digest := range digests {
 		for _, k := range []kind{blobKind, elsewhereKind, documentKind} {
-			if needed[digest] {
+			if needed(digest) {
 				continue
 			}
 			if err := add(k, digest); err != nil {
@@ -148,13 +147,26 @@ func (d *deletion) begin(ctx context.Context) (ours []Record, err error) {
 	return ours, add(documentKind, d.attestation)
 }
 
+// other notes what a record names that is not the attestation's own. It need not be read again: one that is written again
+// under its name is about the same, and names the same.
+func (d *deletion) other(r Record) error {
+	places, err := r.places(d.repo)
+	if err == nil {
+		r.mark(d.named)
+		d.read.add(places[0])
+	}
+	return err
+}
+
 // end gives back what is needed by now, and deletes the rest.
 func (d *deletion) end(ctx context.Context) error {
 	manifests, err := d.manifests(ctx)
-	if err != nil {
-		return err
+	if err == nil {
+		err = d.eachRecord(ctx, d.repo, d.read.has, func(r Record, _ bool) error {
+			r.mark(d.named)
+			return nil
+		})
 	}
-	records, err := d.recordsSince(ctx)
 	if err != nil {
 		return err
 	}
@@ -162,12 +174,12 @@ func (d *deletion) end(ctx context.Context) error {
 	for _, p := range d.parts {
 		digests = append(digests, p.digest)
 	}
-	needed, err := d.needed(ctx, records, manifests, d.originals, digests)
+	needed, err := d.needed(ctx, manifests, d.originals, digests)
 	if err != nil {
 		return err
 	}
 	for _, p := range d.parts {
-		if needed[p.digest] {
+		if needed(p.digest) {
 			if _, err = d.storage.Size(ctx, p.place); objects.Absent(err) { // else it was sent again
 				err = d.storage.Move(ctx, p.aside, p.place)
 			}
@@ -182,49 +194,31 @@ func (d *deletion) end(ctx context.Context) error {
 	return nil
 }
 
-// manifests are listed before the records are, which pushes write after them.
-func (d *deletion) manifests(ctx context.Context) ([]storagedriver.FileInfo, error) {
-	return d.storage.Files(ctx, "/"+root+"/"+d.repo+"/"+string(documentKind), nil)
-}
-
-// recordsSince are the records that are there by now. Those that were read are not read again: one that was written again
-// under its name is about the same, and names the same.
-func (d *deletion) recordsSince(ctx context.Context) ([]Record, error) {
-	paths, err := d.recordPaths(ctx, d.repo)
-	if err != nil {
-		return nil, err
-	}
-	read := map[string]bool{}
-	for _, r := range d.others {
-		places, err := r.places(d.repo)
-		if err != nil {
-			return nil, err
+// manifests are those that were written lately, digests by path. They are listed before the records are, which pushes write
+// after them.
+func (d *deletion) manifests(ctx context.Context) (map[string]string, error) {
+	lately := map[string]string{}
+	err := d.each(ctx, d.repo, documentKind, func(fi storagedriver.FileInfo, rest string) error {
+		if digest, ok := objects.DigestOfTail(rest); ok && d.fresh(fi) {
+			lately[fi.Path()] = digest
 		}
-		read[places[0]] = true
-	}
-	records, err := d.readRecords(ctx, slices.DeleteFunc(paths, func(p string) bool { return read[p] }))
-	return append(records, d.others...), err
+		return nil
+	})
+	return lately, err
 }
 
-// needed is what records name, and what of some digests a manifest names that was written lately and has no record. Those
+// needed says of some digests whether records name them, or a manifest that was written lately and has no record. Those
 // of the deleted attestation's own are no sign that somebody pushes. Indexes need nothing of it: they list attestations, of
 // which each is written for itself, and stay when the last record of those is deleted.
-func (d *deletion) needed(ctx context.Context, records []Record, manifests []storagedriver.FileInfo, own map[string]bool, digests []string) (map[string]bool, error) {
-	needed := map[string]bool{}
-	for _, r := range records {
-		r.mark(needed)
-	}
-	pushed := map[string]string{} // digests by path
-	for _, f := range manifests {
-		_, _, rest, _ := split(f.Path())
-		if digest, ok := objects.DigestOfTail(rest); ok && d.fresh(f) && !needed[digest] && !own[digest] {
-			pushed[f.Path()] = digest
-		}
-	}
+func (d *deletion) needed(ctx context.Context, manifests map[string]string, own map[string]bool, digests []string) (func(digest string) bool, error) {
+	pushed := map[string]bool{}
 	var mu sync.Mutex
 	group, ctx := contain.WithContext(ctx)
 	group.SetLimit(readAtOnce)
-	for path, digest := range pushed {
+	for path, digest := range manifests {
+		if d.named.has(digest) || own[digest] {
+			continue
+		}
 		group.Go(func() error {
 			mediaType, b, err := d.readDocument(ctx, path, digest)
 			if err != nil {
@@ -240,13 +234,13 @@ func (d *deletion) needed(ctx context.Context, records []Record, manifests []sto
 			defer mu.Unlock()
 			for _, digest := range digests {
 				if bytes.Contains(b, []byte(digest)) {
-					needed[digest] = true
+					pushed[digest] = true
 				}
 			}
 			return nil
 		})
 	}
-	return needed, group.Wait()
+	return func(digest string) bool { return pushed[digest] || d.named.has(digest) }, group.Wait()
 }
 
 // names are the digests that a record keeps, besides the attestation's own and its original's.
@@ -265,13 +259,13 @@ func (r Record) names() []string {
 var anyDigest = regexp.MustCompile(`sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}`)
 
 // mark adds all that a record names. What a newer program says more may be that something belongs to it.
-func (r Record) mark(named map[string]bool) {
+func (r Record) mark(named digestSet) {
 	for _, d := range anyDigest.FindAll(r.Newer, -1) {
-		named[string(d)] = true
+		named.add(string(d))
 	}
-	named[r.Attestation] = true
-	named[r.Original] = true
+	named.add(r.Attestation)
+	named.add(r.Original)
 	for _, d := range r.names() {
-		named[d] = true
+		named.add(d)
 	}
 }

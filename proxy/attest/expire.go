@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"sluice/proxy/internal/objects"
@@ -19,22 +17,13 @@ import (
 // meanwhile stays, with what is about it. An attestation that fails does not keep the others from being deleted, nor a
 // repository with a malformed record other repositories.
 func (s *Store) Expire(ctx context.Context, before time.Time) (int, error) {
-	files, err := s.storage.Files(ctx, "/"+root, func(folder string) bool {
-		return strings.HasPrefix(folder, "_") && folder != string(recordKind)
-	})
+	repos, err := s.repositories(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("expire stored attestations: %w", err)
 	}
-	var repos []string // the files of a repository follow each other in most drivers
-	for _, f := range files {
-		if repo, k, _, ok := split(f.Path()); ok && k == recordKind && keyGrammar.MatchString(path.Base(f.Path())) {
-			repos = append(repos, repo)
-		}
-	}
-	slices.Sort(repos)
 	n := 0
 	var errs []error
-	for _, repo := range slices.Compact(repos) {
+	for _, repo := range repos {
 		expired, err := s.expire(ctx, repo, before)
 		n += expired
 		if err != nil {
@@ -44,35 +33,54 @@ func (s *Store) Expire(ctx context.Context, before time.Time) (int, error) {
 	return n, errors.Join(errs...)
 }
 
+// A lifetime is what of the records of one attestation says whether it expires.
+type lifetime struct {
+	subject string
+	newest  time.Time
+}
+
 func (s *Store) expire(ctx context.Context, repo string, before time.Time) (n int, err error) {
-	records, err := s.recordsOf(ctx, repo)
-	if err != nil {
-		return 0, err
-	}
-	of, original := map[string][]Record{}, map[string]string{}
-	for _, r := range records {
-		of[r.Attestation] = append(of[r.Attestation], r)
+	of, original := map[string]lifetime{}, map[string]string{}
+	err = s.eachRecord(ctx, repo, nil, func(r Record, lost bool) error {
+		e, ok := of[r.Attestation]
+		if !ok {
+			e.subject = r.Subject
+		}
+		if r.At.After(e.newest) {
+			e.newest = r.At
+		}
+		of[r.Attestation] = e
 		if r.Derived != "" {
 			original[r.Derived] = r.Attestation
 		}
+		if lost {
+			return s.PutRecord(ctx, repo, r) // by which it is found when it expires
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
 	}
-	fresh := func(r Record) bool { return !r.At.Before(before) }
 	var errs []error
 	for attestation := range of {
 		about := attestation // what is about an attestation, such as its signature, goes with it and not before
 		for range objects.MaxAbout {
-			subject := of[about][0].Subject
-			if subject = cmp.Or(original[subject], subject); of[subject] == nil {
+			subject := of[about].subject
+			subject = cmp.Or(original[subject], subject)
+			if _, ok := of[subject]; !ok {
 				break
 			}
 			about = subject
 		}
-		if slices.ContainsFunc(of[about], fresh) {
+		if !of[about].newest.Before(before) {
 			continue
 		}
-		gone, err := s.expireOne(ctx, repo, attestation, about, of)
+		gone, err := s.expireOne(ctx, repo, attestation, about, before)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("attestation %s: %w", attestation, err))
+		}
+		if len(errs) == failuresAtOnce {
+			break
 		}
 		if gone {
 			n++
@@ -81,10 +89,19 @@ func (s *Store) expire(ctx context.Context, repo string, before time.Time) (n in
 	return n, errors.Join(errs...)
 }
 
-// expireOne deletes the records of an attestation as they were read, the lookups first: while the first record is there
-// the next call goes on. The same may be pushed at this very moment, in which what is written has the same names. So the
-// records are read once more before they go, and the lookups after that: a push writes them last, and these were all gone.
-func (s *Store) expireOne(ctx context.Context, repo, attestation, about string, read map[string][]Record) (gone bool, err error) {
+// expireOne deletes the records of an attestation, the lookups first: while the first record is there the next call goes on.
+// The same may be pushed at this very moment, in which what is written has the same names. So the records are read once more
+// before they go, and the lookups after that: a push writes them last, and these were all gone.
+func (s *Store) expireOne(ctx context.Context, repo, attestation, about string, before time.Time) (gone bool, err error) {
+	read := map[string][]Record{}
+	for _, a := range []string{attestation, about} {
+		if read[a], err = s.ByAttestation(ctx, repo, a); err != nil {
+			return false, err
+		}
+	}
+	if len(read[attestation]) == 0 || slices.ContainsFunc(read[about], func(r Record) bool { return !r.At.Before(before) }) {
+		return false, nil // another replica was faster, or it was pushed since
+	}
 	for _, r := range read[attestation] {
 		places, err := r.places(repo)
 		if err == nil {

@@ -6,7 +6,8 @@ import (
 	"maps"
 	"path"
 	"slices"
-	"strings"
+
+	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 
 	"sluice/proxy/internal/objects"
 )
@@ -64,12 +65,6 @@ func (s *Store) placed(ctx context.Context, repo string, r Record) (other string
 // mayBePlaced are the paths of records, by repository, about the image or about the attestation of one, and the
 // repositories to which the attestation has been pushed lately.
 func (s *Store) mayBePlaced(ctx context.Context, r Record) (records map[string][]string, pushed map[string]bool, err error) {
-	files, err := s.storage.Files(ctx, "/"+root, func(folder string) bool {
-		return strings.HasPrefix(folder, "_") && folder != string(subjectKind) && folder != string(documentKind)
-	})
-	if err != nil {
-		return nil, nil, err
-	}
 	image := ""
 	if r.Subject != "" {
 		if image, err = objects.Tail(r.Repository, r.Subject); err != nil {
@@ -78,7 +73,9 @@ func (s *Store) mayBePlaced(ctx context.Context, r Record) (records map[string][
 	}
 	forms := []string{r.Attestation, r.Derived, r.Placed} // a client may push any of them
 	records, pushed = map[string][]string{}, map[string]bool{}
-	for _, f := range files {
+	err = s.storage.Each(ctx, "/"+root, func(folder string) bool {
+		return isKind(folder) && folder != string(subjectKind) && folder != string(documentKind)
+	}, func(f storagedriver.FileInfo) error {
 		repo, k, rest, ok := split(f.Path())
 		switch {
 		case !ok:
@@ -94,6 +91,7 @@ func (s *Store) mayBePlaced(ctx context.Context, r Record) (records map[string][
 				records[repo] = append(records[repo], f.Path())
 			}
 		}
-	}
-	return records, pushed, nil
+		return nil
+	})
+	return records, pushed, err
 }

@@ -9,12 +9,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 	"time"
 
-	"sluice/proxy/internal/contain"
 	"sluice/proxy/internal/objects"
 )
 
@@ -231,73 +229,6 @@ func (s *Store) ByAttestation(ctx context.Context, repo, attestation string) ([]
 	}
 	if err != nil {
 		return nil, fmt.Errorf("look for records of attestation %s in repository %s: %w", objects.Shortened(attestation), repo, err)
-	}
-	return records, nil
-}
-
-// recordsOf reads every record of a repository.
-func (s *Store) recordsOf(ctx context.Context, repo string) ([]Record, error) {
-	paths, err := s.recordPaths(ctx, repo)
-	if err != nil {
-		return nil, err
-	}
-	return s.readRecords(ctx, paths)
-}
-
-// recordPaths are those of the records of a repository, and of lookups whose record is gone: it was deleted, or expired, in
-// the moment in which it was written again, and what can be found is kept.
-func (s *Store) recordPaths(ctx context.Context, repo string) (paths []string, err error) {
-	paths, lookups, err := s.recordsAndLookups(ctx, repo)
-	return append(paths, lookups...), err
-}
-
-// recordsAndLookups keeps the lookups without a record apart.
-func (s *Store) recordsAndLookups(ctx context.Context, repo string) (paths, lookups []string, err error) {
-	known := map[string]bool{} // by attestation and key
-	for _, k := range []kind{recordKind, subjectKind, originalKind} {
-		files, err := s.storage.Files(ctx, "/"+root+"/"+repo+"/"+string(k), nil)
-		if err != nil {
-			return nil, nil, err
-		}
-		for _, f := range files {
-			folder, name := path.Split(f.Path())
-			if k != recordKind {
-				if _, ok := attestationOf(name); ok && !known[name] {
-					known[name], lookups = true, append(lookups, f.Path())
-				}
-				continue
-			}
-			if !keyGrammar.MatchString(name) {
-				continue
-			}
-			paths = append(paths, f.Path())
-			if _, _, rest, ok := split(folder); ok {
-				known[strings.ReplaceAll(rest, "/", "-")+name] = true
-			}
-		}
-	}
-	return paths, lookups, nil
-}
-
-// readRecords leaves out what was deleted since it was listed.
-func (s *Store) readRecords(ctx context.Context, paths []string) ([]Record, error) {
-	found := make([]*Record, len(paths))
-	group, groupCtx := contain.WithContext(ctx)
-	group.SetLimit(readAtOnce)
-	for i, p := range paths {
-		group.Go(func() (err error) {
-			found[i], err = s.readRecord(groupCtx, p)
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	var records []Record
-	for _, r := range found {
-		if r != nil {
-			records = append(records, *r)
-		}
 	}
 	return records, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -45,26 +44,18 @@ func (s *Store) Sweep(ctx context.Context, olderThan time.Time, keep func(ctx co
 	if keep == nil {
 		keep = func(context.Context, string, string) (bool, error) { return false, nil }
 	}
-	repos, err := s.sweepable(ctx, olderThan)
+	repos, err := s.repositories(ctx)
 	if err != nil {
 		return Swept{}, fmt.Errorf("sweep stored attestations: %w", err)
 	}
 	w := &sweeper{Store: s, keep: keep, now: now, olderThan: olderThan}
 	var errs []error
-	for _, repo := range slices.Sorted(maps.Keys(repos)) {
-		if err := w.sweep(ctx, repo, repos[repo]); err != nil {
+	for _, repo := range repos {
+		if err := w.sweep(ctx, repo); err != nil {
 			errs = append(errs, fmt.Errorf("sweep stored attestations of repository %s: %w", repo, err))
 		}
 	}
 	return w.swept, errors.Join(errs...)
-}
-
-// sweepable is what a sweep may have to do with, of one repository.
-type sweepable struct {
-	leftovers []string
-	old       []stored // documents and blobs
-	aside     []stored
-	strange   map[string]bool // days on which something was put aside that this program does not know
 }
 
 // stored is a document or a blob, wherever it is.
@@ -78,52 +69,6 @@ type stored struct {
 // sweptKinds are what goes when no record names it. What a newer program puts aside beside them is that one's.
 var sweptKinds = []kind{documentKind, blobKind, elsewhereKind}
 
-func (s *Store) sweepable(ctx context.Context, olderThan time.Time) (map[string]*sweepable, error) {
-	looked := append([]kind{stagingKind, asideKind}, sweptKinds...)
-	files, err := s.storage.Files(ctx, "/"+root, func(folder string) bool {
-		return strings.HasPrefix(folder, "_") && !slices.Contains(looked, kind(folder))
-	})
-	if err != nil {
-		return nil, err
-	}
-	yesterday := s.now().Add(-day)
-	repos := map[string]*sweepable{}
-	for _, f := range files {
-		repo, k, rest, ok := split(f.Path())
-		if !ok {
-			continue
-		}
-		if repos[repo] == nil {
-			repos[repo] = &sweepable{strange: map[string]bool{}}
-		}
-		in := repos[repo]
-		switch k {
-		case asideKind:
-			on, rest, _ := strings.Cut(rest, "/")
-			name, tail, _ := strings.Cut(rest, "/")
-			of := kind("_" + name)
-			if digest, ok := objects.DigestOfTail(tail); !slices.Contains(sweptKinds, of) {
-				in.strange[on] = true
-			} else if ok {
-				in.aside = append(in.aside, stored{FileInfo: f, kind: of, digest: digest, day: on})
-			}
-		case documentKind, blobKind, elsewhereKind: // sweptKinds
-			if digest, ok := objects.DigestOfTail(rest); ok {
-				if f.ModTime().Before(olderThan) {
-					in.old = append(in.old, stored{FileInfo: f, kind: k, digest: digest})
-				}
-			} else if strings.HasSuffix(rest, ".tmp") && f.ModTime().Before(yesterday) { // the filesystem driver's
-				in.leftovers = append(in.leftovers, f.Path())
-			}
-		case stagingKind:
-			if f.ModTime().Before(yesterday) {
-				in.leftovers = append(in.leftovers, f.Path())
-			}
-		}
-	}
-	return repos, nil
-}
-
 type sweeper struct {
 	*Store
 	keep      func(ctx context.Context, repo, digest string) (bool, error)
@@ -132,78 +77,170 @@ type sweeper struct {
 	swept     Swept
 }
 
-func (w *sweeper) sweep(ctx context.Context, repo string, in *sweepable) error {
-	var errs []error
-	for _, p := range in.leftovers {
-		if err := w.storage.Remove(ctx, p); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		w.swept.Leftovers++
+func (w *sweeper) sweep(ctx context.Context, repo string) error {
+	some, err := w.someOld(ctx, repo)
+	if err != nil || !some {
+		return err
 	}
-	if len(in.old)+len(in.aside) == 0 {
-		return errors.Join(errs...)
-	}
-	// Read after everything was listed: what was recorded before that is named.
-	records, err := w.recordsHealed(ctx, repo)
+	named, err := w.namedIn(ctx, repo)
 	if err != nil {
-		return errors.Join(append(errs, err)...)
+		return err
 	}
-	named := map[string]bool{}
-	for _, r := range records {
-		r.mark(named)
+	days, err := w.asideIn(ctx, repo, named)
+	if err := errors.Join(err, w.oldIn(ctx, repo, named)); err != nil {
+		return err
 	}
-	for _, o := range slices.Concat(in.aside, in.old) {
-		kept := named[o.digest]
-		if !kept && o.kind == documentKind {
-			kept, err = w.keep(ctx, repo, o.digest)
-		}
-		if err == nil {
-			err = w.treat(ctx, repo, o, kept)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", o.Path(), err))
-		}
-	}
-	if len(errs) > 0 {
-		return errors.Join(errs...)
-	}
-	return w.clear(ctx, repo, in)
-}
-
-// recordsHealed gives lookups the record that they have lost, by which they can be deleted.
-func (w *sweeper) recordsHealed(ctx context.Context, repo string) ([]Record, error) {
-	paths, lookups, err := w.recordsAndLookups(ctx, repo)
-	if err != nil {
-		return nil, err
-	}
-	records, err := w.readRecords(ctx, paths)
-	if err != nil {
-		return nil, err
-	}
-	lost, err := w.readRecords(ctx, lookups)
-	for _, r := range lost {
-		if err == nil {
-			err = w.PutRecord(ctx, repo, r)
-		}
-	}
-	return append(records, lost...), err
-}
-
-// clear removes the folders of the days that are over; all that was in them has been deleted or put back.
-func (w *sweeper) clear(ctx context.Context, repo string, in *sweepable) error {
-	var days []string
-	for _, o := range in.aside {
-		if w.over(o) && !in.strange[o.day] && !slices.Contains(days, o.day) {
-			days = append(days, o.day)
-		}
-	}
+	// All that was put aside on these days has been deleted or put back.
 	for _, d := range days {
 		if err := w.storage.RemoveAll(ctx, below(repo, asideKind, d)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// leftover is what a crash left of a write: what was staged, and the filesystem driver's temporary files.
+func (w *sweeper) leftover(k kind, fi storagedriver.FileInfo, rest string) bool {
+	return (k == stagingKind || strings.HasSuffix(rest, ".tmp")) && fi.ModTime().Before(w.now.Add(-day))
+}
+
+// someOld says whether a repository has anything that a sweep looks at. The records of one that has not need not be read.
+func (w *sweeper) someOld(ctx context.Context, repo string) (some bool, err error) {
+	for _, k := range append([]kind{asideKind, stagingKind}, sweptKinds...) {
+		err := w.each(ctx, repo, k, func(fi storagedriver.FileInfo, rest string) error {
+			_, ok := objects.DigestOfTail(rest)
+			if k == asideKind || w.leftover(k, fi, rest) || ok && fi.ModTime().Before(w.olderThan) {
+				some = true
+				return storagedriver.ErrFilledBuffer
+			}
+			return nil
+		})
+		if err != nil || some {
+			return some, err
+		}
+	}
+	return false, nil
+}
+
+// namedIn is what the records of a repository name. Lookups get back the record that they have lost, by which they can be
+// deleted.
+//
+// It is read before what there is is listed. What is old then and is named only later was relied on by a push that took
+// days, or is written again by it.
+func (w *sweeper) namedIn(ctx context.Context, repo string) (digestSet, error) {
+	named := digestSet{}
+	err := w.eachRecord(ctx, repo, nil, func(r Record, lost bool) error {
+		r.mark(named)
+		if lost {
+			return w.PutRecord(ctx, repo, r)
+		}
+		return nil
+	})
+	return named, err
+}
+
+// asideIn looks at what was put aside, and says which days are over of which everything was seen to.
+func (w *sweeper) asideIn(ctx context.Context, repo string, named digestSet) (days []string, err error) {
+	strange := map[string]bool{} // days on which something was put aside that this program does not know
+	err = inSteps(func(next nextStep) error {
+		return w.each(ctx, repo, asideKind, func(fi storagedriver.FileInfo, rest string) error {
+			on, rest, _ := strings.Cut(rest, "/")
+			name, tail, _ := strings.Cut(rest, "/")
+			o := stored{FileInfo: fi, kind: kind("_" + name), day: on}
+			if !slices.Contains(sweptKinds, o.kind) {
+				strange[on] = true
+				return nil
+			}
+			var ok bool
+			if o.digest, ok = objects.DigestOfTail(tail); !ok {
+				return nil
+			}
+			if w.over(o) && !slices.Contains(days, on) {
+				days = append(days, on)
+			}
+			if o.kind != documentKind && !named.has(o.digest) && !w.over(o) {
+				return nil
+			}
+			return next(fi.Path(), func() error { return w.treat(ctx, repo, o, named) })
+		})
+	})
+	return slices.DeleteFunc(days, func(day string) bool { return strange[day] }), err
+}
+
+// oldIn looks at what is old.
+func (w *sweeper) oldIn(ctx context.Context, repo string, named digestSet) error {
+	return inSteps(func(next nextStep) error {
+		for _, k := range append([]kind{stagingKind}, sweptKinds...) {
+			err := w.each(ctx, repo, k, func(fi storagedriver.FileInfo, rest string) error {
+				digest, ok := objects.DigestOfTail(rest)
+				switch {
+				case w.leftover(k, fi, rest):
+					return next(fi.Path(), func() error { return w.clean(ctx, fi.Path()) })
+				case ok && fi.ModTime().Before(w.olderThan) && !named.has(digest):
+					return next(fi.Path(), func() error { return w.treat(ctx, repo, stored{FileInfo: fi, kind: k, digest: digest}, named) })
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (w *sweeper) clean(ctx context.Context, leftover string) error {
+	err := w.storage.Remove(ctx, leftover)
+	if err == nil {
+		w.swept.Leftovers++
+	}
+	return err
+}
+
+// stepsAtOnce and failuresAtOnce bound what is remembered of what there is to do, and of what failed.
+const (
+	stepsAtOnce    = 4096
+	failuresAtOnce = 100
+)
+
+// nextStep takes something that is to be done with the object at path, once.
+type nextStep func(path string, do func() error) error
+
+// inSteps does all that list finds, but not while it lists: a walk that is given up may still be going on. There may be more
+// than is to be kept in memory, say after a shorter retention was chosen; then it is listed again.
+func inSteps(list func(next nextStep) error) error {
+	done := digestSet{}
+	var errs []error
+	for {
+		var todo []func() error
+		more := false
+		err := list(func(path string, do func() error) error {
+			switch {
+			case done.has(path):
+			case len(todo) == stepsAtOnce:
+				more = true
+				return storagedriver.ErrFilledBuffer
+			default:
+				done.add(path)
+				todo = append(todo, do)
+			}
+			return nil
+		})
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		for _, do := range todo {
+			if err := do(); err != nil {
+				errs = append(errs, err)
+			}
+			if len(errs) == failuresAtOnce {
+				return errors.Join(errs...)
+			}
+		}
+		if !more {
+			return errors.Join(errs...)
+		}
+	}
 }
 
 // over: it has been aside for a whole day.
@@ -213,7 +250,18 @@ func (w *sweeper) over(o stored) bool {
 }
 
 // treat takes the next step with one object.
-func (w *sweeper) treat(ctx context.Context, repo string, o stored, kept bool) error {
+func (w *sweeper) treat(ctx context.Context, repo string, o stored, named digestSet) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s: %w", o.Path(), err)
+		}
+	}()
+	kept := named.has(o.digest)
+	if !kept && o.kind == documentKind {
+		if kept, err = w.keep(ctx, repo, o.digest); err != nil {
+			return err
+		}
+	}
 	switch {
 	case o.day == "" && kept:
 		return nil

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+
 	"sluice/proxy/internal/objects"
 )
 
@@ -92,22 +94,22 @@ func (s *Store) Unclaimed(ctx context.Context, repo string) ([]Unclaimed, error)
 		from += "/" + repo + "/" + string(unclaimedKind)
 	}
 	// Every other folder with an underscore may be big.
-	files, err := s.storage.Files(ctx, from, func(folder string) bool {
-		return strings.HasPrefix(folder, "_") && folder != string(unclaimedKind)
+	var found []Unclaimed
+	err := s.storage.Each(ctx, from, func(folder string) bool {
+		return isKind(folder) && folder != string(unclaimedKind)
+	}, func(f storagedriver.FileInfo) error {
+		if u, ok := parseUnclaimed(f.Path()); ok {
+			found = append(found, u)
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list unclaimed attestations: %w", err)
 	}
-	var found []Unclaimed
-	for _, f := range files {
-		if u, ok := parseUnclaimed(f.Path()); ok {
-			found = append(found, u)
-		}
-	}
 	slices.SortFunc(found, func(a, b Unclaimed) int {
 		return cmp.Or(cmp.Compare(a.Repository, b.Repository), cmp.Compare(a.Attestation, b.Attestation))
 	})
-	return found, nil
+	return slices.Compact(found), nil
 }
 
 func parseUnclaimed(p string) (Unclaimed, bool) {

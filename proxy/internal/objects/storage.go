@@ -248,29 +248,52 @@ func (s Storage) Walk(ctx context.Context, from string, visit storagedriver.Walk
 	return failed(ctx, err)
 }
 
-// Files lists all objects below a folder, except in folders with a name that skip refuses; skip may be nil. What Walk
-// did not see must not be taken for not there: it is repeated.
-func (s Storage) Files(ctx context.Context, from string, skip func(name string) bool) ([]storagedriver.FileInfo, error) {
-	for try := 0; ; try++ {
-		var files []storagedriver.FileInfo
-		err := s.Walk(ctx, from, func(fi storagedriver.FileInfo) error {
-			switch {
-			case !fi.IsDir():
-				files = append(files, fi)
-			case skip != nil && skip(path.Base(fi.Path())):
-				return storagedriver.ErrSkipDir
-			}
+// Files lists all objects below a folder, except in folders with a name that skip refuses; skip may be nil.
+func (s Storage) Files(ctx context.Context, from string, skip func(name string) bool) (files []storagedriver.FileInfo, err error) {
+	err = s.whole(ctx, from, func() error {
+		files = nil
+		return s.files(ctx, from, skip, func(fi storagedriver.FileInfo) error {
+			files = append(files, fi)
 			return nil
 		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return files, nil
+}
+
+// Each visits what Files lists, without keeping a list of what may be millions of objects. It visits some more than once
+// where folders vanish meanwhile. An error of visit ends it, ErrFilledBuffer of the driver's as a success.
+func (s Storage) Each(ctx context.Context, from string, skip func(name string) bool, visit storagedriver.WalkFn) error {
+	return s.whole(ctx, from, func() error { return s.files(ctx, from, skip, visit) })
+}
+
+func (s Storage) files(ctx context.Context, from string, skip func(name string) bool, visit storagedriver.WalkFn) error {
+	return s.Walk(ctx, from, func(fi storagedriver.FileInfo) error {
+		switch {
+		case !fi.IsDir():
+			return visit(fi)
+		case skip != nil && skip(path.Base(fi.Path())):
+			return storagedriver.ErrSkipDir
+		}
+		return nil
+	})
+}
+
+// whole repeats a walk under which a folder vanished: what it did not see must not be taken for not there.
+func (s Storage) whole(ctx context.Context, from string, walk func() error) error {
+	for try := 0; ; try++ {
+		err := walk()
 		if !Absent(err) {
-			return files, err
+			return err
 		}
 		top, err := s.List(ctx, from)
 		if err != nil || len(top) == 0 {
-			return nil, err
+			return err
 		}
 		if try == 9 {
-			return nil, fmt.Errorf("%w: %s changes all the time while it is listed, try again", ErrStorage, from)
+			return fmt.Errorf("%w: %s changes all the time while it is listed, try again", ErrStorage, from)
 		}
 	}
 }
