@@ -38,7 +38,7 @@ var _ Filter = attestations{}
 func (attestations) Name() string { return "attestations" }
 
 func (attestations) Judge(s Subject) (Verdict, bool) {
-	if s.Child == nil || !IsAttestation(s.Child) {
+	if !IsAttestation(s.Child) {
 		return Verdict{}, false
 	}
 	return Verdict{Action: s.Policy.Attestations, Reason: "in-toto attestation manifest of a build"}, true
@@ -61,7 +61,7 @@ func (attestations) Judge(s Subject) (Verdict, bool) {
 // OCI manifests qualify: BuildKit turns OCI media types on as soon as there
 // are attestations, and Docker schema 2 has no in-toto layers.
 func IsAttestation(m *ocidoc.Document) bool {
-	if m == nil || m.Kind != ocidoc.KindManifest || m.ContentType != ocidoc.MediaTypeOCIManifest {
+	if m == nil || m.ContentType != ocidoc.MediaTypeOCIManifest {
 		return false
 	}
 	if m.ArtifactType == ArtifactTypeAttestation {

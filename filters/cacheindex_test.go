@@ -65,8 +65,9 @@ func TestWhereTheConfigStandsAndWhatElseThereIsDoesNotMatter(t *testing.T) {
 		`{"mediaType":"","manifests": [` + config + `], "annotations": {"a":"b"}}`:                       `{"mediaType":"` + ocidoc.MediaTypeOCIManifest + `","config": ` + config + `,"layers": [], "annotations": {"a":"b"}}`,
 		"{\n  \"schemaVersion\": 2,\n  \"manifests\": [\n    " + layer + ",\n    " + config + "\n  ]\n}": "{\n  \"schemaVersion\": 2,\n  \"mediaType\": \"" + ocidoc.MediaTypeOCIManifest + "\",\n  \"config\": " + config + ",\n  \"layers\": [\n    " + layer + "\n  ]\n}",
 	} {
-		plan := mustRewrite(t, parse(t, ocidoc.MediaTypeOCIIndex, index), nil, nil, cachePolicy)
-		if string(plan.Bytes) != want {
+		d := parse(t, ocidoc.MediaTypeOCIIndex, index)
+		plan := mustRewrite(t, d, nil, nil, cachePolicy)
+		if string(plan.Bytes) != want || !IsCacheIndex(d) {
 			t.Errorf("got\n%s\nwant\n%s", plan.Bytes, want)
 		}
 	}

@@ -40,7 +40,7 @@ func dockerTypes() map[string]string {
 // a referrer. cosign's signatures have an image config too, but other layers;
 // so have attestations. BuildKit's cache and Helm charts have other configs.
 func IsImage(m *ocidoc.Document) bool {
-	if m == nil || m.Kind != ocidoc.KindManifest || m.ContentType != ocidoc.MediaTypeOCIManifest ||
+	if m == nil || m.ContentType != ocidoc.MediaTypeOCIManifest ||
 		m.ArtifactType != "" || m.Subject != nil || m.Config == nil || !isImageConfig(m.Config.MediaType) {
 		return false
 	}

@@ -147,6 +147,7 @@ func TestWhatIsNoOCIImageKeepsItsMediaTypes(t *testing.T) {
 		"an artifact":                    parse(t, oci, manifest(`"artifactType":"text/x",`, imageConfig, "", tarLayer)),
 		"an artifact without a config":   parse(t, oci, manifest("", emptyConfig, "", tarLayer)),
 		"BuildKit's cache":               parse(t, oci, manifest("", mediaTypeCacheConfig, "", tarLayer)),
+		"a manifest without a config":    parse(t, oci, `{"schemaVersion":2,"layers":[]}`),
 		"an image that is Docker's":      parse(t, docker, manifest("", "application/vnd.docker.container.image.v1+json", "", tarLayer)),
 		"an image with a layer of wasm":  parse(t, oci, manifest("", imageConfig, "", "application/wasm")),
 		"an image with a nydus boot set": parse(t, oci, manifest("", imageConfig, "", "application/vnd.oci.image.layer.nydus.blob.v1")),
@@ -169,6 +170,50 @@ func TestALayerThatDockerHasNoMediaTypeForIsRefused(t *testing.T) {
 	_, err := Rewrite(s.docs["sha256:70288b7c12e4f2768d87762e786deb47f1a426af61dbe96c45a8813051f8b84f"], nil, nil, storeDocker)
 	if !errors.Is(err, ErrRejected) || !strings.Contains(err.Error(), "layer 0 is application/vnd.oci.image.layer.v1.tar+zstd") || !strings.Contains(err.Error(), "compression=gzip") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// Who pushes first the image of Docker's and then an index of it with OCI's type (imagetools create) gets a list, too.
+func TestAnIndexOfNothingButDockersDocumentsBecomesAList(t *testing.T) {
+	image, list := entry(ocidoc.MediaTypeDockerManifest, digestA, linuxPlatform), entry(ocidoc.MediaTypeDockerList, digestB, "")
+	nested := map[string]*ocidoc.Document{digestB: parse(t, ocidoc.MediaTypeDockerList, `{"manifests":[]}`)}
+	for entries, want := range map[string]string{
+		image: ocidoc.MediaTypeDockerList, image + "," + list: ocidoc.MediaTypeDockerList,
+		list: ocidoc.MediaTypeDockerList, "": ocidoc.MediaTypeOCIIndex,
+	} {
+		index := parse(t, ocidoc.MediaTypeOCIIndex, `{"schemaVersion":2,"manifests":[`+entries+`]}`)
+		plan := mustRewrite(t, index, nested, nil, storeDocker)
+		if plan.MediaType != want || plan.Changed != (entries != "") || plan.Empty || plan.Unwrapped != nil {
+			t.Errorf("%s: %s, changed %v, empty %v", index.Bytes, plan.MediaType, plan.Changed, plan.Empty)
+		}
+	}
+}
+
+func TestLayersThatHaveDockersTypesInAnOCIImageKeepThem(t *testing.T) {
+	const docker = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+	plan := mustRewrite(t, parse(t, ocidoc.MediaTypeOCIManifest, manifest("", imageConfig, "", docker, tarLayer)), nil, nil, storeDocker)
+	d := parse(t, plan.MediaType, string(plan.Bytes))
+	if plan.MediaType != ocidoc.MediaTypeDockerManifest || len(d.Layers) != 2 || d.Layers[0].MediaType != docker || d.Layers[1].MediaType != docker {
+		t.Errorf("%s\n%s", plan.MediaType, plan.Bytes)
+	}
+}
+
+// The proxy reads and waits for the blobs of what converts, so both have to agree.
+func TestConvertsSaysWhatRewriteDoes(t *testing.T) {
+	both := storeDocker
+	both.CacheIndex = CacheIndexManifest
+	for name, s := range scenarios(t) {
+		for digest, d := range s.docs {
+			if d.Kind == ocidoc.KindIndex && !strings.HasPrefix(name, "h-cache-") {
+				continue // changed or not for what it lists
+			}
+			for _, p := range []Policy{storeAuto, storeDocker, cachePolicy, both} {
+				plan, err := Rewrite(d, nil, nil, p)
+				if want := err != nil || plan.Changed; Converts(d, p) != want {
+					t.Errorf("%s: %s under %+v: %v", name, digest, p, !want)
+				}
+			}
+		}
 	}
 }
 

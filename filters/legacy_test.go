@@ -46,8 +46,26 @@ func TestTheLegacyFormOfAReferrerIsWhatBuildKitWrites(t *testing.T) {
 	}
 }
 
+func TestEveryOtherFormOfAnAttestationHasALegacyOne(t *testing.T) {
+	attType := `"artifactType":"application/vnd.docker.attestation.manifest.v1+json",`
+	for name, body := range map[string]string{
+		"with a type":          manifest(attType, imageConfig, "", inToto),
+		"with a subject":       manifest("", imageConfig, subjectA, inToto),
+		"with an empty config": manifest("", emptyConfig, "", inToto),
+		"without a config":     `{"layers":[{"mediaType":"` + inToto + `","digest":"` + digestA + `","size":1}]}`,
+	} {
+		att := parse(t, ocidoc.MediaTypeOCIManifest, body)
+		got, config := Legacy(att)
+		d := parse(t, ocidoc.MediaTypeOCIManifest, string(got))
+		if config == nil || d.ArtifactType != "" || d.Subject != nil || d.Config == nil || d.Config.Digest != ocidoc.DigestOf(config) ||
+			d.Config.MediaType != imageConfig || !bytes.Equal(d.RawLayers(), att.RawLayers()) {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
 func TestWhatIsNoManifestHasNoLegacyForm(t *testing.T) {
-	for _, doc := range []*ocidoc.Document{nil, {Kind: ocidoc.KindIndex}, {Kind: ocidoc.KindOther}} {
+	for _, doc := range []*ocidoc.Document{nil, {Kind: ocidoc.KindIndex}, {Kind: ocidoc.KindOther}, parse(t, ocidoc.MediaTypeOCIManifest, `{}`)} {
 		if manifest, _ := Legacy(doc); manifest != nil {
 			t.Errorf("%v: %s", doc, manifest)
 		}

@@ -56,7 +56,7 @@ func Peek(prefix []byte, final bool) Guess {
 	if final && s == "{}" {
 		return Empty
 	}
-	possible := !final && s == "{}"
+	possible := s == "{}"
 	for _, h := range held() {
 		if strings.HasPrefix(s, h) {
 			return Hold

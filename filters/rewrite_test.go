@@ -194,6 +194,13 @@ func TestANestedIndexIsListedAsWhatItWasForwardedAs(t *testing.T) {
 			t.Errorf("%+v", plan)
 		}
 	})
+	t.Run("nothing in its place, beside an image", func(t *testing.T) {
+		both := parse(t, ocidoc.MediaTypeOCIIndex, `{"manifests":[`+entry(ocidoc.MediaTypeOCIIndex, innerIndex, "")+`,`+entry(ocidoc.MediaTypeOCIManifest, imageAMD64, linuxPlatform)+`]}`)
+		plan := mustRewrite(t, both, nil, map[string]Inner{innerIndex: {}}, storeAuto)
+		if plan.Unwrapped == nil || plan.Unwrapped.Digest != imageAMD64 {
+			t.Errorf("what a build without attestations sends is the image: %+v", plan)
+		}
+	})
 	for name, bad := range map[string]Inner{
 		"a bad digest": {MediaType: ocidoc.MediaTypeOCIIndex, Digest: "x", Size: 1},
 		"no size":      {MediaType: ocidoc.MediaTypeOCIIndex, Digest: digestA},
@@ -228,6 +235,8 @@ func TestUnwrap(t *testing.T) {
 	image := parse(t, oci, manifest("", imageConfig, "", tarLayer))
 	chart := parse(t, oci, manifest("", "application/vnd.cncf.helm.config.v1+json", "", tarLayer))
 	referrer := parse(t, oci, manifest("", imageConfig, subjectA, tarLayer))
+	artifact := parse(t, oci, manifest(`"artifactType":"text/x",`, imageConfig, "", tarLayer))
+	bare := parse(t, oci, `{"layers":[]}`)
 	attEntry := entry(oci, digestB, unknownPlatform)
 	for _, tc := range []struct {
 		name         string
@@ -248,6 +257,9 @@ func TestUnwrap(t *testing.T) {
 		{"an artifact by its entry", entry(oci, digestC, `,"artifactType":"application/vnd.dev.sigstore.bundle.v0.3+json"`), nil, "", false, false},
 		{"an artifact by its config", entry(oci, digestC, ""), chart, "", false, false},
 		{"a referrer", entry(oci, digestC, ""), referrer, "", false, false},
+		{"an artifact by its type", entry(oci, digestC, ""), artifact, "", false, false},
+		{"a manifest without a config", entry(oci, digestC, ""), bare, "", false, false},
+		{"an image whose entry has its config's type", entry(oci, digestC, `,"artifactType":"`+imageConfig+`"`), image, "", true, true},
 		{"a blob", entry(tarLayer, digestC, ""), nil, "", false, false},
 		{"a nested index", entry(ocidoc.MediaTypeOCIIndex, digestC, ""), parse(t, ocidoc.MediaTypeOCIIndex, `{"manifests":[]}`), "", false, false},
 		// Whether a manifest that nobody had to read is at hand must not matter (I3).

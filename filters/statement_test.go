@@ -128,15 +128,35 @@ func TestDerived(t *testing.T) {
 		t.Error("EmptyDigest is not the digest of {}")
 	}
 	for name, got := range map[string][]byte{
-		"no manifest":          Derived(nil, subject),
-		"an index":             Derived(parse(t, ocidoc.MediaTypeOCIIndex, `{}`), subject),
-		"no layers":            Derived(parse(t, ocidoc.MediaTypeOCIManifest, `{}`), subject),
-		"no subject":           Derived(att, ocidoc.Descriptor{}),
-		"a subject of no type": Derived(att, ocidoc.Descriptor{Digest: digestC}),
+		"no manifest":           Derived(nil, subject),
+		"an index":              Derived(parse(t, ocidoc.MediaTypeOCIIndex, `{}`), subject),
+		"no layers":             Derived(parse(t, ocidoc.MediaTypeOCIManifest, `{}`), subject),
+		"no subject":            Derived(att, ocidoc.Descriptor{}),
+		"a subject of no type":  Derived(att, ocidoc.Descriptor{Digest: digestC}),
+		"a negative size":       Derived(att, ocidoc.Descriptor{MediaType: subject.MediaType, Digest: digestC, Size: -1}),
+		"a digest that is none": Derived(att, ocidoc.Descriptor{MediaType: subject.MediaType, Digest: `"}`, Size: 7}),
 	} {
 		if got != nil {
 			t.Errorf("%s: %s, want nothing", name, got)
 		}
+	}
+}
+
+// One attestation may be listed for several images: each gets a referrer of its own, not the one of another image.
+func TestAReferrerIsDerivedAnewForAnotherImageOnly(t *testing.T) {
+	attType := `"artifactType":"application/vnd.docker.attestation.manifest.v1+json",`
+	att := parse(t, ocidoc.MediaTypeOCIManifest, manifest(attType, emptyConfig, subjectA, inToto))
+	for digest, want := range map[string]string{"": digestA, digestA: digestA, digestC: digestC} {
+		got := Derived(att, ocidoc.Descriptor{MediaType: ocidoc.MediaTypeOCIManifest, Digest: digest, Size: 7})
+		if d := parse(t, ocidoc.MediaTypeOCIManifest, string(got)); d.Subject == nil || d.Subject.Digest != want || string(got) == string(att.Bytes) != (want == digestA) {
+			t.Errorf("asked for %q: %s", digest, got)
+		}
+	}
+}
+
+func TestNoStatementIsDecodedThatIsTooLarge(t *testing.T) {
+	if _, err := ParseStatement(make([]byte, MaxStatement+1)); !errors.Is(err, ErrNotStatement) || !strings.Contains(err.Error(), "at most") {
+		t.Errorf("error %v", err)
 	}
 }
 
@@ -146,6 +166,7 @@ func TestTagsThatNameADigest(t *testing.T) {
 		stem + ".sig": digestA, stem + ".att": digestA, stem + ".sbom": digestA,
 		stem: "", stem + ".cosign": "", "1.sig": "", "sha256-abc.sig": "", strings.ToUpper(stem) + ".sig": "", ".sig": "",
 		stem + ".sig.att": "", "x" + stem + ".sig": "", "sha512-" + digestA[7:] + ".sig": "",
+		digestA[7:] + ".sig": "", // a tag of somebody's who names images by a hash
 	} {
 		if got, ok := SignatureTag(tag); got != want || ok != (want != "") {
 			t.Errorf("SignatureTag(%q) = %q, %v", tag, got, ok)
@@ -159,7 +180,7 @@ func TestTagsThatNameADigest(t *testing.T) {
 			t.Errorf("IsFallbackTag(%q) = %v", tag, got)
 		}
 	}
-	for tag, want := range map[string]string{stem: digestA, stem + "0": "", stem + ".sig": "", "latest": "", "": "", "sha512-" + digestA[7:]: ""} {
+	for tag, want := range map[string]string{stem: digestA, digestA[7:]: "", stem + "0": "", stem + ".sig": "", "latest": "", "": "", "sha512-" + digestA[7:]: ""} {
 		if got, ok := ParseFallbackTag(tag); got != want || ok != (want != "") {
 			t.Errorf("ParseFallbackTag(%q) = %q, %v", tag, got, ok)
 		}
