@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"math"
 	"regexp"
@@ -123,6 +124,7 @@ func TestWhoMayOpenWhat(t *testing.T) {
 		{name: "a shortened token is refused", alter: func(s string) string { return s[:len(s)-4] }, want: ErrForged},
 		{name: "a lengthened token is refused", alter: func(s string) string { return s + "AAAA" }, want: ErrForged},
 		{name: "a line break is refused", alter: func(s string) string { return s[:9] + "\n" + s[9:] }, want: ErrForged},
+		{name: "a carriage return is refused", alter: func(s string) string { return s[:9] + "\r" + s[9:] }, want: ErrForged},
 		{name: "padding is refused", alter: func(s string) string { return s + "=" }, want: ErrForged},
 		{name: "a token of another version is refused", alter: func(s string) string { return "Ag" + s[2:] }, want: ErrForged},
 		{name: "an endless token is refused", alter: func(s string) string { return strings.Repeat("A", 1<<20) }, want: ErrForged},
@@ -131,7 +133,8 @@ func TestWhoMayOpenWhat(t *testing.T) {
 			if c.seal == nil {
 				c.seal = [][]byte{testKey(1)}
 			}
-			if c.open == nil {
+			known := c.open == nil
+			if known {
 				c.open = c.seal
 			}
 			if c.repository == "" {
@@ -150,6 +153,9 @@ func TestWhoMayOpenWhat(t *testing.T) {
 			got, err := newSealer(t, &clock{start.Add(c.later)}, c.open...).Open(token, c.repository, c.identity)
 			if !errors.Is(err, c.want) {
 				t.Fatalf("got %v, want %v", err, c.want)
+			}
+			if known && errors.Is(err, ErrUnknownKey) {
+				t.Error("a token of a known key would have the keys looked for in the storage")
 			}
 			if err != nil && token != "" && strings.Contains(err.Error(), token) {
 				t.Errorf("the error shows the token: %v", err)
@@ -209,6 +215,7 @@ func TestWhatCannotBeSealedIsRefused(t *testing.T) {
 		"negative offset":       func(st *State) { st.Offset = -1 },
 		"negative parts":        func(st *State) { st.Parts = -1 },
 		"more waits than came":  func(st *State) { st.Pending = st.Offset + 1 },
+		"less than nothing":     func(st *State) { st.Pending = -1 },
 		"unknown mode":          func(st *State) { st.Mode = 3 },
 		"location beyond a URL": func(st *State) { st.Location = strings.Repeat("x", 8<<10) },
 	} {
@@ -279,6 +286,47 @@ func TestTruncatedPlainTextIsAnErrorAndNoPanic(t *testing.T) {
 	}
 	if _, _, err := decode(append(plain, 0)); err == nil {
 		t.Error("a trailing byte was accepted")
+	}
+}
+
+func TestNothingIsSealedWithoutRandomBytes(t *testing.T) {
+	s := newSealer(t, &clock{start}, testKey(1))
+	s.random = strings.NewReader("too few")
+	if token, err := s.Seal(full()); err == nil || token != "" {
+		t.Errorf("sealed as %q", token)
+	}
+}
+
+// Another version may have sealed, with a key of ours, what this one would take for something that cannot be.
+func TestAStateThatCannotBeIsNotOpened(t *testing.T) {
+	for name, change := range map[string]func(*State){
+		"unknown mode":         func(st *State) { st.Mode = Held + 1 },
+		"negative offset":      func(st *State) { st.Offset = -1 },
+		"negative parts":       func(st *State) { st.Parts = -1 },
+		"more waits than came": func(st *State) { st.Pending = st.Offset + 1 },
+	} {
+		st := full()
+		change(&st)
+		if got, _, err := decode(encode(nil, st, start)); err == nil {
+			t.Errorf("%s: opened as %+v", name, got)
+		}
+	}
+	zero := binary.AppendUvarint(encode(nil, full(), start), 0)
+	negative := binary.AppendUvarint(encode(nil, full(), start), math.MaxUint64)
+	for _, plain := range [][]byte{zero, negative} {
+		if _, _, err := decode(plain); err == nil {
+			t.Error("pending bytes that are none were taken")
+		}
+	}
+}
+
+// Keys that are not known here are looked for in the storage: an endless token must not come that far.
+func TestATokenThatIsTooLongIsRefusedBeforeItsKeyIsLookedFor(t *testing.T) {
+	s, st := newSealer(t, &clock{start}, testKey(1)), full()
+	theirs := mustSeal(t, newSealer(t, &clock{start}, testKey(2)), st)
+	long := theirs + strings.Repeat("A", MaxToken+4-len(theirs)&^3)
+	if _, err := s.Open(long, st.Repository, st.Identity); !errors.Is(err, ErrForged) || errors.Is(err, ErrUnknownKey) {
+		t.Errorf("got %v", err)
 	}
 }
 
