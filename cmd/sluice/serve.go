@@ -165,7 +165,7 @@ func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	}
 	o := &slog.HandlerOptions{Level: l}
 	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, o)), nil
+		return slog.New(slog.NewJSONHandler(plainLines{w, plainJSON}, o)), nil
 	}
-	return slog.New(slog.NewTextHandler(w, o)), nil
+	return slog.New(slog.NewTextHandler(plainLines{w, plainText}, o)), nil
 }
