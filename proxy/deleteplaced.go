@@ -50,7 +50,7 @@ func (ex *exchange) deletePlaced(attestation string) (here []string, err error) 
 		if r.Repository == "" || slices.Contains(unlisted, p) {
 			continue
 		}
-		other, alike, err := ex.p.attest.AlsoPlaced(ex.ctx(), ex.repo, r)
+		other, alike, err := ex.p.attest.AlsoPlaced(ex.ctx(), ex.repo, r, ex.p.cfg.StoreIn)
 		if err != nil {
 			return nil, err
 		}
@@ -125,7 +125,7 @@ func (ex *exchange) listedMeanwhile(at *exchange, digest string, gone []attest.R
 		if r.Repository != at.repo || r.Placed != digest {
 			continue
 		}
-		if other, _, err := ex.p.attest.AlsoPlaced(ex.ctx(), ex.repo, r); err != nil {
+		if other, _, err := ex.p.attest.AlsoPlaced(ex.ctx(), ex.repo, r, ex.p.cfg.StoreIn); err != nil {
 			return err
 		} else if other != "" {
 			ex.log.Info("attestation stays where it was stored, it was pushed to another repository meanwhile", "digest", digest, "in", at.repo, "other", other)
@@ -140,7 +140,7 @@ func (ex *exchange) listedMeanwhile(at *exchange, digest string, gone []attest.R
 
 // placeAgain puts back what was just removed, if it is by now there for another repository.
 func (ex *exchange) placeAgain(r attest.Record) error {
-	other, alike, err := ex.p.attest.AlsoPlaced(ex.ctx(), ex.repo, r)
+	other, alike, err := ex.p.attest.AlsoPlaced(ex.ctx(), ex.repo, r, ex.p.cfg.StoreIn)
 	if err != nil || other == "" {
 		return err
 	}

@@ -115,3 +115,25 @@ func TestAnAttestationInThePlaceItselfIsDeletedWithTheLast(t *testing.T) {
 	}
 	proxytest.AssertComplete(t, r.upstream)
 }
+
+// One build that was just pushed to two repositories has its attestation in the place of each: what one deletes is gone there.
+func TestAnAttestationInItsOwnPlaceIsDeletedWhereAnotherRepositoryHasItElsewhere(t *testing.T) {
+	for in, to := range map[string]func(*config.Config){
+		"dev":              func(c *config.Config) { c.Store.To = config.StoreToReferrers },
+		"dev-attestations": func(c *config.Config) { c.Store.To = config.StoreToRepository },
+	} {
+		t.Run(in, func(t *testing.T) {
+			r := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{Delete: true}), with(to))
+			tree := proxytest.Synthetic(proxytest.SyntheticOptions{Form: proxytest.FormArtifact, Platforms: []string{"linux/amd64"}})
+			attestation := tree.Attestations()[0].Digest
+			for _, repo := range []string{"dev", "prod"} {
+				r.push(proxytest.BuildKit, repo, "1", tree)
+			}
+			r.direct(http.MethodGet, "/v2/"+in+"/manifests/"+attestation, nil, acceptAll...).want(t, http.StatusOK)
+			r.request(http.MethodDelete, "/v2/dev/manifests/"+attestation, nil).want(t, http.StatusAccepted)
+			r.direct(http.MethodGet, "/v2/"+in+"/manifests/"+attestation, nil, acceptAll...).want(t, http.StatusNotFound)
+			r.request(http.MethodGet, "/v2/dev/manifests/"+attestation, nil, acceptAll...).want(t, http.StatusNotFound)
+			r.request(http.MethodGet, "/v2/prod/manifests/"+attestation, nil, acceptAll...).want(t, http.StatusOK)
+		})
+	}
+}

@@ -17,13 +17,14 @@ import (
 // them has it for the same image. A manifest without a subject is the same for an image and for what that was converted to.
 //
 // A repository that has the attestation since less than a day and no record of that may be about to write it, once the
-// image is upstream. It counts too, as one that has it for the same image: what is in the place is relied on already.
+// image is upstream. It counts too, as one that has it for the same image: what is in the place is relied on already. Only
+// those can be that store into the place, which storesIn tells of each.
 //
 // It looks at the names of all records and documents there are, which only a deletion is worth.
-func (s *Store) AlsoPlaced(ctx context.Context, repo string, r Record) (other string, alike bool, err error) {
+func (s *Store) AlsoPlaced(ctx context.Context, repo string, r Record, storesIn func(repo string) string) (other string, alike bool, err error) {
 	other, alike, pushed, err := s.placed(ctx, repo, r)
-	if len(pushed) > 0 {
-		return pushed[0], true, nil
+	if i := slices.IndexFunc(pushed, func(repo string) bool { return storesIn(repo) == r.Repository }); i >= 0 {
+		return pushed[i], true, nil
 	}
 	return other, alike, err
 }

@@ -8,6 +8,14 @@ import (
 	"sluice/proxy/internal/objects/objectstest"
 )
 
+// onePlace is where all repositories store but one.
+func onePlace(repo string) string {
+	if repo == "own" {
+		return "own"
+	}
+	return "attestations"
+}
+
 func TestASharedPlaceIsKnown(t *testing.T) {
 	objectstest.Backends(t, func(t *testing.T, d storagedriver.StorageDriver) {
 		s := newStore(d)
@@ -32,7 +40,7 @@ func TestASharedPlaceIsKnown(t *testing.T) {
 			{"team/prod", placed, "team/prod", true},
 		} {
 			must(t, s.PutRecord(t.Context(), next.repo, next.r))
-			if other, alike, err := s.AlsoPlaced(t.Context(), "dev", placed); other != next.other || alike != next.alike || err != nil {
+			if other, alike, err := s.AlsoPlaced(t.Context(), "dev", placed, onePlace); other != next.other || alike != next.alike || err != nil {
 				t.Errorf("with %s: found %q, %v, %v; want %q, %v", next.repo, other, alike, err, next.other, next.alike)
 			}
 		}
@@ -46,14 +54,14 @@ func TestAPushUnderWayCountsInASharedPlace(t *testing.T) {
 		placed := record("provenance")
 		placed.Repository, placed.Placed, placed.Derived = "attestations", sha("placed"), sha("placed")
 		body := []byte(manifestOf(placed))
-		for _, next := range []struct{ repo, other string }{{"dev", ""}, {"prod", "prod"}} {
+		for _, next := range []struct{ repo, other string }{{"dev", ""}, {"own", ""}, {"prod", "prod"}} {
 			must(t, newStore(d).PutDocument(t.Context(), next.repo, placed.Attestation, "x/attestation", body))
-			other, alike, err := newStore(d).AlsoPlaced(t.Context(), "dev", placed)
+			other, alike, err := newStore(d).AlsoPlaced(t.Context(), "dev", placed, onePlace)
 			if other != next.other || alike != (next.other != "") || err != nil {
 				t.Errorf("pushed to %s: found %q, %v, %v; want %q", next.repo, other, alike, err, next.other)
 			}
 		}
-		if other, _, err := storeAfter(d, 2).AlsoPlaced(t.Context(), "dev", placed); other != "" || err != nil {
+		if other, _, err := storeAfter(d, 2).AlsoPlaced(t.Context(), "dev", placed, onePlace); other != "" || err != nil {
 			t.Errorf("after two days: found %q, %v", other, err)
 		}
 	})
