@@ -112,11 +112,17 @@ func (ex *exchange) original(digest string, aliases []quarantine.Alias) (*localD
 
 // keepsTaken makes sure that everything which an original lists and upstream lacks is still here: a
 // reader that is shown the original fails when one of them is 404 (Docker 29, containerd 2.2), and a
-// client that is told that it exists does not send them again.
+// client that is told that it exists does not send them again. Under `store` it is not enough that they are: after a delete
+// or an expiry, a push that broke off may have stored them again, and not the records without which nothing lists them.
 func (ex *exchange) keepsTaken(a quarantine.Alias) (bool, error) {
 	find := ex.findManifest
-	if a.Action == filters.Store { // one that was deleted, and pushed again, waits in quarantine for its index
-		find = ex.findStored
+	var recorded map[string]bool
+	if a.Action == filters.Store && len(a.Taken) > 0 {
+		find = ex.findStored // one that was deleted, and pushed again, waits in quarantine for its index
+		var err error
+		if recorded, err = ex.p.attest.OfOriginal(ex.ctx(), ex.repo, a.Original); err != nil {
+			return false, &storageFailed{cause: err}
+		}
 	}
 	for _, d := range a.Taken {
 		m, err := find(d)
@@ -137,6 +143,9 @@ func (ex *exchange) keepsTaken(a quarantine.Alias) (bool, error) {
 		}
 		if !filters.IsAttestation(m) { // the blobs of a converted image are upstream
 			continue
+		}
+		if a.Action == filters.Store && !recorded[d] {
+			return false, nil
 		}
 		if whole, err := ex.keepsWhole(d, m); err != nil || !whole {
 			return false, err

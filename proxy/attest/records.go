@@ -167,6 +167,25 @@ func (s *Store) ByOriginal(ctx context.Context, repo, originalDigest string) ([]
 	return s.find(ctx, repo, originalDigest, folder, func(r Record) bool { return r.Original == originalDigest })
 }
 
+// OfOriginal are the attestations of which a record says that an original listed them.
+func (s *Store) OfOriginal(ctx context.Context, repo, originalDigest string) (map[string]bool, error) {
+	folder, err := digestPath(repo, originalKind, originalDigest)
+	var names []string
+	if err == nil {
+		names, err = s.storage.List(ctx, folder)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for attestations of %s in repository %s: %w", originalDigest, repo, err)
+	}
+	found := map[string]bool{}
+	for _, name := range names {
+		if attestation, ok := attestationOf(name); ok {
+			found[attestation] = true
+		}
+	}
+	return found, nil
+}
+
 // ByTag finds the records of everything that was ever pushed under a tag, newest first. None is no error.
 func (s *Store) ByTag(ctx context.Context, repo, tag string) ([]Record, error) {
 	folder, err := tagPath(repo, tag)
