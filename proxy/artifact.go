@@ -67,7 +67,7 @@ func (d *registryDestination) attachArtifact(doc *ocidoc.Document) (done bool, r
 	if listed, err := d.at.listsItself(resp, doc.Subject.Digest); listed || err != nil {
 		return listed, nil, d.failed(err)
 	}
-	return true, nil, d.list(doc, doc.Subject.Digest)
+	return true, nil, d.listed(doc, doc.Subject.Digest, resp != nil)
 }
 
 // refusesForm is true for statuses that registries answer to a manifest that they do not take: 405 and 400 (ECR), 404
@@ -105,8 +105,9 @@ func (d *registryDestination) attachLegacy(att *ocidoc.Document, subject string)
 	if resp != nil && resp.StatusCode >= 300 {
 		return "", d.failed(&passed{resp})
 	}
+	sent := resp != nil
 	discard(resp)
-	return doc.Digest(), d.list(doc, subject)
+	return doc.Digest(), d.listed(doc, subject, sent)
 }
 
 // manifest puts a document that is not there yet; nil says that it is.
@@ -120,6 +121,23 @@ func (d *registryDestination) manifest(doc *ocidoc.Document) (*http.Response, er
 		d.at.log.Info("attestation stored in the registry", "digest", doc.Digest())
 	}
 	return resp, d.failed(err)
+}
+
+// listed lists an attestation. One that was there already may have been taken out of the list, and deleted, since it was
+// found: then it is sent again, and the list names nothing that is not there.
+func (d *registryDestination) listed(doc *ocidoc.Document, subject string, sent bool) error {
+	if err := d.list(doc, subject); err != nil || sent {
+		return err
+	}
+	resp, err := d.manifest(doc)
+	if err != nil || resp == nil {
+		return err
+	}
+	if resp.StatusCode >= 300 {
+		return d.failed(&passed{resp})
+	}
+	discard(resp)
+	return nil
 }
 
 // list adds an attestation to the referrers tag of its image, for registries that do not list it by themselves. Its

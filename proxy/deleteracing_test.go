@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"sluice/proxy/config"
@@ -49,6 +50,39 @@ func TestAnAttestationThatIsListedAgainWhileItIsDeletedIsNotRefused(t *testing.T
 			}
 			r.request(http.MethodGet, "/v2/app/manifests/"+attestation, nil, acceptAll...).want(t, http.StatusOK)
 			r.request(http.MethodGet, "/v2/app/manifests/"+tree.Digest(), nil, acceptAll...).want(t, http.StatusOK)
+		})
+	}
+}
+
+// What is found in its place may be deleted before it is listed again: a list must not name what is not there.
+func TestAnAttestationThatIsDeletedBeforeItIsListedAgainIsSentAgain(t *testing.T) {
+	for _, form := range []proxytest.Form{proxytest.FormArtifact, proxytest.FormLegacy} {
+		t.Run(string(form), func(t *testing.T) {
+			tree := proxytest.Synthetic(proxytest.SyntheticOptions{Platforms: []string{"linux/amd64"}, Form: form})
+			attestation, image := tree.Attestations()[0].Digest, tree.Images()[0].Digest
+			var r *rig
+			var armed, deleted atomic.Bool
+			up := proxytest.NewOlareg(t, proxytest.UpstreamOptions{NoReferrers: true, Delete: true, Wrap: func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+					if armed.Load() && strings.HasPrefix(q.URL.Path, "/v2/app/referrers/") && armed.CompareAndSwap(true, false) {
+						deleted.Store(r.request(http.MethodDelete, "/v2/app/manifests/"+attestation, nil).StatusCode == http.StatusAccepted)
+					}
+					next.ServeHTTP(w, q)
+				})
+			}})
+			r = newRig(t, up, with(func(c *config.Config) { c.Store.To = config.StoreToReferrers }))
+			r.push(proxytest.BuildKit, "app", "1", tree)
+			listed := r.referrers("app", image).Manifests
+			if len(listed) != 1 {
+				t.Fatalf("listed: %v", listed)
+			}
+			armed.Store(true)
+			r.push(proxytest.BuildKit, "app", "2", tree)
+			if !deleted.Load() {
+				t.Fatal("nothing was deleted in the middle of the push")
+			}
+			proxytest.AssertComplete(t, up)
+			r.request(http.MethodGet, "/v2/app/manifests/"+listed[0].Digest, nil, acceptAll...).want(t, http.StatusOK)
 		})
 	}
 }
