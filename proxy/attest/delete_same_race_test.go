@@ -66,3 +66,22 @@ func TestWhatIsFoundWithoutARecordIsKept(t *testing.T) {
 		t.Errorf("left: %v, %v", left, err)
 	}
 }
+
+// All of a delete may fall between two calls of a push of the same: what can be found then can be deleted, once a sweep has
+// seen it, by whatever it is found.
+func TestWhatIsPushedAroundADeleteCanBeDeleted(t *testing.T) {
+	ctx := t.Context()
+	r := record("statement")
+	atEveryCall(t, func(t *testing.T, s *Store) {
+		must(t, pushed(ctx, s, r, "statement"))
+	}, func(t *testing.T, s *Store) {
+		must(t, s.Delete(ctx, "app", r.Attestation))
+	}, func(s *Store) error {
+		return pushed(ctx, s, r, "statement")
+	}, func(t *testing.T, s *Store) {
+		for _, days := range []int{4, 6, 8, 10} {
+			sweepAfter(t, s.storage.Driver, days, nil)
+		}
+		whatIsFoundCanBeDeleted(t, s)
+	})
+}

@@ -89,7 +89,8 @@ func (r Record) check() error {
 	return nil
 }
 
-// places are the paths of a record: first the one by which Delete finds it, then those for the lookups.
+// places are the paths of a record: first the one by which Delete finds it, then those for the lookups. That of the tag comes
+// before those by which a sweep finds a lookup whose record was deleted as it was written.
 func (r Record) places(repo string) ([]string, error) {
 	folder, err := digestPath(repo, recordKind, r.Attestation)
 	if err != nil {
@@ -97,6 +98,13 @@ func (r Record) places(repo string) ([]string, error) {
 	}
 	places := []string{folder + "/" + r.key()}
 	name := objects.Leaf(r.Attestation) + "-" + r.key()
+	if r.Tag != "" {
+		folder, err := tagPath(repo, r.Tag)
+		if err != nil {
+			return nil, err
+		}
+		places = append(places, folder+"/"+name)
+	}
 	for _, by := range []struct {
 		kind   kind
 		digest string
@@ -105,13 +113,6 @@ func (r Record) places(repo string) ([]string, error) {
 			continue
 		}
 		folder, err := digestPath(repo, by.kind, by.digest)
-		if err != nil {
-			return nil, err
-		}
-		places = append(places, folder+"/"+name)
-	}
-	if r.Tag != "" {
-		folder, err := tagPath(repo, r.Tag)
 		if err != nil {
 			return nil, err
 		}
