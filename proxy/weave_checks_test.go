@@ -179,6 +179,7 @@ func (l *woven) again() {
 			r.Settle()
 		}
 		l.happens("again: %s: %v", a.Name, a.err)
+		l.pushAgain(a)
 		if a.err != nil {
 			l.t.Errorf("again, %s: %v", a.Name, a.err)
 			continue
@@ -216,7 +217,7 @@ func (l *woven) end() {
 func (l *woven) files(below string) (found []string) {
 	l.t.Helper()
 	err := l.driver.Walk(context.Background(), below, func(f storagedriver.FileInfo) error {
-		if !f.IsDir() {
+		if !f.IsDir() && !strings.Contains(f.Path(), "/.tmp.") { // which a crash leaves
 			found = append(found, f.Path())
 		}
 		return nil
