@@ -185,6 +185,26 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
+// Where nothing is hidden the upstream's own pages are passed on, and nobody looks at them any more.
+func TestTheCatalogIsListedWholeOnlyToWhoMayPullEverything(t *testing.T) {
+	everything, pull := []string{"**"}, []Action{Pull}
+	for name, tt := range map[string]struct {
+		permissions []Permission
+		want        bool
+	}{
+		"no permissions":               {nil, true},
+		"all repositories":             {[]Permission{{"x", everything, pull}, {"bob", everything, pull}}, true},
+		"all repositories of somebody": {[]Permission{{"ann", everything, pull}}, false},
+		"some repositories":            {[]Permission{{"*", []string{"team/**"}, pull}}, false},
+		"all, for pushes":              {[]Permission{{"*", everything, []Action{Push}}}, false},
+		"in parts":                     {[]Permission{{"bob", []string{"team/**"}, pull}, {"ann", everything, pull}, {"bob", everything, []Action{Push}}}, false},
+	} {
+		if got := mustNew(t, Options{Permissions: tt.permissions}).ListedWhole(Identity{Name: "bob"}); got != tt.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
 func TestACanceledRequestIsNotARefusal(t *testing.T) {
 	p := &passwords{slots: make(chan struct{}), running: map[[32]byte]chan struct{}{}, verified: map[[32]byte]struct{}{}}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -2,10 +2,12 @@ package access
 
 import (
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -93,6 +95,34 @@ func TestATokenForAnybodyElseIsRefused(t *testing.T) {
 	}
 }
 
+// "*" asks for a claim that is there and can be compared: what cannot is not the empty text.
+func TestAClaimThatIsNoTextMatchesNothing(t *testing.T) {
+	for _, claim := range []any{nil, map[string]any{"a": "b"}, []any{}, []any{nil, map[string]any{}}, json.Number("1e999")} {
+		for _, glob := range []string{"*", "**", "{,a}"} {
+			if matches(claim, glob) {
+				t.Errorf("%#v matches %q", claim, glob)
+			}
+		}
+	}
+	if !matches([]any{nil, "a"}, "*") || !matches("", "*") || !matches(true, "true") {
+		t.Error("what is there does not match")
+	}
+}
+
+func TestATokenIsNotRememberedBeyondItsEnd(t *testing.T) {
+	issuer := proxytest.NewIssuer(t, nil)
+	now := time.Now()
+	a := mustNew(t, Options{Mode: OIDC, OIDC: []Issuer{acme(issuer)}, Now: func() time.Time { return now }})
+	end := now.Add(recheck / 5).Truncate(time.Second)
+	token := issuer.Token(github("exp", end.Unix()))
+	for _, after := range []time.Duration{-time.Second, skew - time.Second, skew + time.Second} {
+		now = end.Add(after)
+		if _, err := a.Authenticate(request("Bearer " + token)); (err == nil) != (after < skew) {
+			t.Errorf("%s after its end: %v", after, err)
+		}
+	}
+}
+
 func TestTheFirstEntryThatATokenSatisfiesDecides(t *testing.T) {
 	issuer, cluster := proxytest.NewIssuer(t, nil), proxytest.NewIssuer(t, nil)
 	release := acme(issuer)
@@ -130,6 +160,12 @@ func TestKeysRotateAndAreNotFetchedForEveryForgery(t *testing.T) {
 	now.Add(int64(keysPause))
 	in(true, rotated)
 	in(true, old) // from memory, for some minutes
+	asked := issuer.Fetches()
+	now.Add(int64(keysPause))
+	in(true, issuer.Token(github("i", 1)))
+	if issuer.Fetches() != asked {
+		t.Error("keys that are fresh were fetched for a token of one of them")
+	}
 	now.Add(int64(recheck))
 	in(false, old)
 	forger := proxytest.NewIssuer(t, nil)
@@ -166,6 +202,14 @@ func TestAnIssuerThatMisbehavesIsTroubleAndNobodyGetsIn(t *testing.T) {
 		"another issuer's document": func(http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				io.WriteString(w, `{"issuer":"https://evil.example","jwks_uri":"https://evil.example/keys"}`)
+			})
+		},
+		"keys with an error": func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if strings.HasPrefix(r.URL.Path, "/keys") {
+					w.WriteHeader(http.StatusInternalServerError)
+				}
+				next.ServeHTTP(w, r)
 			})
 		},
 		"a redirect": func(next http.Handler) http.Handler {
@@ -212,6 +256,85 @@ func TestKeysMayBeAFileOrAnAddress(t *testing.T) {
 	proxytest.Replace(t, file.JWKS, issuer.JWKS())
 	if _, err := a.Authenticate(request("Bearer " + issuer.Token(github()))); err != nil {
 		t.Errorf("a replaced file: %v", err)
+	}
+}
+
+// RFC 7517: both `kid` and `use` may be missing.
+func TestKeysNeedNeitherANameNorAUse(t *testing.T) {
+	issuer := proxytest.NewIssuer(t, nil)
+	var set struct {
+		Keys []map[string]any `json:"keys"`
+	}
+	if err := json.Unmarshal(issuer.JWKS(), &set); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range set.Keys {
+		delete(k, "kid")
+		delete(k, "use")
+	}
+	bare, err := json.Marshal(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := acme(issuer)
+	i.JWKS = proxytest.File(t, "keys.json", bare)
+	a := mustNew(t, Options{Mode: OIDC, OIDC: []Issuer{i}})
+	if _, err := a.Authenticate(request("Bearer " + issuer.Token(github()))); err != nil {
+		t.Error(err)
+	}
+	if _, err := a.Authenticate(request("Bearer " + proxytest.NewIssuer(t, nil).Token(github("iss", issuer.URL)))); !errors.Is(err, ErrUnauthenticated) {
+		t.Errorf("another key: %v", err)
+	}
+}
+
+func TestAnIssuerNeedsAnAudienceAndClaims(t *testing.T) {
+	whole := Issuer{Issuer: "https://i.example", Audience: "a", Identity: "{sub}", Claims: map[string]string{"sub": "*"}}
+	for name, change := range map[string]func(*Issuer){
+		"issuer": func(i *Issuer) { i.Issuer = "" }, "audience": func(i *Issuer) { i.Audience = "" }, "claims": func(i *Issuer) { i.Claims = nil },
+		"glob": func(i *Issuer) { i.Claims = map[string]string{"sub": "["} },
+	} {
+		i := whole
+		change(&i)
+		if _, err := New(Options{Mode: OIDC, OIDC: []Issuer{i}}); err == nil {
+			t.Errorf("without a good %s it was accepted", name)
+		}
+	}
+	if _, err := New(Options{Mode: OIDC}); err == nil {
+		t.Error("without an issuer it was accepted")
+	}
+}
+
+func TestATokenOfANewKeyIsGoodAtOnceWhenKeysMayBeFetched(t *testing.T) {
+	issuer := proxytest.NewIssuer(t, nil)
+	now := time.Now()
+	a := mustNew(t, Options{Mode: OIDC, OIDC: []Issuer{acme(issuer)}, Now: func() time.Time { return now }})
+	for range 2 {
+		if _, err := a.Authenticate(request("Bearer " + issuer.Token(github()))); err != nil {
+			t.Fatal(err)
+		}
+		issuer.Rotate()
+		now = now.Add(keysPause)
+	}
+}
+
+// Whoever stands on the way to the second could let everybody in.
+func TestKeysOfAnIssuerOverTLSAreNotFetchedWithout(t *testing.T) {
+	keys := proxytest.NewIssuer(t, nil)
+	issuer := httptest.NewUnstartedServer(nil)
+	issuer.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, issuer.URL, keys.URL+"/keys")
+	})
+	issuer.StartTLS()
+	defer issuer.Close()
+	entry := acme(keys)
+	entry.Issuer = issuer.URL
+	entry.CA = proxytest.File(t, "ca.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: issuer.Certificate().Raw}))
+	a := mustNew(t, Options{Mode: OIDC, OIDC: []Issuer{entry}})
+	if _, err := a.Authenticate(request("Bearer " + keys.Token(github("iss", issuer.URL)))); err == nil || !strings.Contains(err.Error(), "over https") {
+		t.Errorf("got %v", err)
+	}
+	if keys.Fetches() != 0 {
+		t.Error("they were fetched")
 	}
 }
 

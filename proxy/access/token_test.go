@@ -1,10 +1,18 @@
 package access
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"math/big"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/distribution/distribution/v3/registry/auth/token"
 
 	"sluice/proxy/proxytest"
 )
@@ -32,6 +40,7 @@ func TestATokenSaysWhoItIsAndWhatItMay(t *testing.T) {
 		{"team/app", Delete, false, true}, // the service grants it apart
 		{"team/all", Delete, true, false},
 		{"team/new", Pull, false, true},
+		{"other/new", Pull, false, false}, // nor would one here
 		{"other/app", Pull, false, false}, // no token would help: permissions are in the way
 	} {
 		if got := a.Allowed(id, tt.repository, tt.action); got != tt.allowed {
@@ -99,6 +108,56 @@ func TestAnOldTokenIsRefused(t *testing.T) {
 			t.Errorf("over for %s: %v", age, err)
 		}
 	}
+}
+
+func TestATokenIsGoodWhenACertificateOfTheBundleHasItsKey(t *testing.T) {
+	key, stranger := newKey(t), newKey(t)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: private})
+	bundle := append(other, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate})...)
+	o := TokenOptions{Realm: "https://r.example", Service: "s", Issuer: "i", RootCertBundle: proxytest.File(t, "bundle.pem", bundle)}
+	a := mustNew(t, Options{Mode: Token, Token: o})
+	id := token.GetJWKThumbprint(key.Public())
+	claims := map[string]any{"sub": "bob", "aud": "s", "access": []any{nil}}
+	for name, tt := range map[string]struct {
+		key  *ecdsa.PrivateKey
+		id   string
+		good bool
+	}{
+		"its key":                          {key, id, true},
+		"another key":                      {stranger, token.GetJWKThumbprint(stranger.Public()), false},
+		"another key that is called by it": {stranger, id, false},
+		"no name":                          {key, "", false},
+	} {
+		who, err := a.Authenticate(request("Bearer " + proxytest.SignToken(t, tt.key, tt.id, "i", claims)))
+		if err == nil && (a.Allowed(who, "team/app", Pull) || !a.Limited(who)) {
+			t.Errorf("%s: what is granted to nobody is allowed", name)
+		}
+		if (err == nil) != tt.good || err != nil && !errors.Is(err, ErrUnauthenticated) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	o.RootCertBundle = proxytest.File(t, "bundle.pem", other)
+	if _, err := New(Options{Mode: Token, Token: o}); err == nil {
+		t.Error("a bundle without a certificate was taken")
+	}
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }
 
 func TestKeysOfTheTokenServiceAreReadAgain(t *testing.T) {
