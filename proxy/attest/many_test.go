@@ -134,7 +134,7 @@ func TestWhatLooksAtEverythingRemembersLittle(t *testing.T) {
 		"AlsoPlaced": func(s *Store) error {
 			r := nth(7)
 			r.Repository, r.Placed = "elsewhere", r.Derived
-			_, _, err := s.AlsoPlaced(t.Context(), "other", r)
+			_, _, err := s.AlsoPlaced(t.Context(), "other", r, onePlace)
 			return err
 		},
 		"Delete": func(s *Store) error { return s.Delete(t.Context(), "app", nth(7).Attestation) },
