@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
 	"github.com/google/go-cmp/cmp"
 
 	"sluice/proxy/internal/objects"
@@ -205,7 +206,13 @@ func operations(t *testing.T) []operation {
 			},
 		},
 		{
-			"SealKeys", none, func(ctx context.Context, s *Store) error { _, err := s.SealKeys(ctx); return err },
+			"SealKeys", none, func(ctx context.Context, s *Store) error {
+				keys, err := s.SealKeys(ctx)
+				if err == nil && len(keys) == 0 {
+					err = errors.New("no key and no error")
+				}
+				return err
+			},
 			func(t *testing.T, s *Store, _ storagedriver.StorageDriver) {
 				a, err := s.SealKeys(ctx)
 				must(t, err)
@@ -271,6 +278,31 @@ func TestI7WhicheverCallFailsARetryConverges(t *testing.T) {
 					}
 				})
 			})
+		}
+	}
+}
+
+// What a sweep could not read is not what is gone: nothing goes that was not offered before.
+func TestWhicheverCallOfASweepFailsNoManifestGoesThatWasNotOffered(t *testing.T) {
+	for n := 1; ; n++ {
+		d, c := inmemory.New(), newClock()
+		good := newStore(t, d, c)
+		m := Manifest{MediaType: "x/y", Bytes: []byte("attestation")}
+		must(t, good.PutManifest(t.Context(), "app", sha(m.Bytes), m))
+		c.shift(10)
+		bad := proxytest.NewFailingDriver(d)
+		flaky := &Store{storage: objects.Storage{Driver: bad, Small: small}, retention: good.retention, now: good.now}
+		bad.Fail(n, proxytest.FaultError)
+		offered := 0
+		_, err := flaky.Sweep(t.Context(), func(context.Context, string, string, Manifest) error { offered++; return nil })
+		if bad.Fired() != (err != nil) {
+			t.Errorf("call %d, %s, failed: the sweep says %v", n, bad.Failed(), err)
+		}
+		if _, gone := good.Manifest(t.Context(), "app", sha(m.Bytes)); gone != nil && offered == 0 {
+			t.Errorf("call %d, %s, failed: the manifest is gone and was not offered", n, bad.Failed())
+		}
+		if !bad.Fired() {
+			return
 		}
 	}
 }

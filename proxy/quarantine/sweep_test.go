@@ -74,6 +74,9 @@ func TestAStatOfADocumentCopiesItWithItsBlobs(t *testing.T) {
 		m := Manifest{MediaType: "x/y", Bytes: []byte("{}"), Blobs: []string{sha([]byte("statement")), sha([]byte("upstream"))}}
 		c.shift(-2)
 		must(t, s.PutManifest(t.Context(), "app", sha(m.Bytes), m))
+		signature := Manifest{MediaType: "x/signature", Bytes: []byte("{} ")}
+		must(t, s.PutManifest(t.Context(), "app", sha(signature.Bytes), signature))
+		must(t, s.PutAbout(t.Context(), "app", sha(m.Bytes), sha(signature.Bytes)))
 		c.shift(2)
 		if _, err := s.Manifest(t.Context(), "app", sha(m.Bytes)); err != nil {
 			t.Fatal(err)
@@ -94,6 +97,12 @@ func TestAStatOfADocumentCopiesItWithItsBlobs(t *testing.T) {
 		}
 		if got, err := s.Manifest(t.Context(), "app", sha(m.Bytes)); err != nil || !cmp.Equal(got, m) {
 			t.Errorf("manifest: %v, %v", got, err)
+		}
+		if got, err := s.About(t.Context(), "app", sha(m.Bytes)); err != nil || !slices.Equal(got, []string{sha(signature.Bytes)}) {
+			t.Errorf("about it: %v, %v", got, err)
+		}
+		if got, err := s.Manifest(t.Context(), "app", sha(signature.Bytes)); err != nil || !cmp.Equal(got, signature) {
+			t.Errorf("its signature: %v, %v", got, err)
 		}
 		if got := readBlob(t, s, "app", sha([]byte("statement"))); string(got) != "statement" {
 			t.Errorf("statement: %s", got)
