@@ -98,7 +98,8 @@ signs the attestation manifest (sigstore bundles, and other signatures that refe
 tags sha256-....sig). Signatures are found, not verified.
 
 They are found as referrers of each image, and as entries of the index that IMAGE stands for:
-give a tag, since the digest of a single image does not lead to an index that lists it.`,
+give a tag, since the digest of a single image does not lead to an index that lists it.
+Those of an image that is not in the registry any more are found by the image's digest.`,
 		Example: `  sluice attestations list localhost:5000/app:1
   sluice attestations list localhost:5000/app:1 --output json | jq -r '.[].predicateType'`,
 		Args: exactly("IMAGE"),

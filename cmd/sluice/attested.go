@@ -50,9 +50,15 @@ func (s statement) descriptor() ocidoc.Descriptor {
 // statements finds what is attested about a tag's or digest's images, in the order of the
 // index, and the digest of the document that the reference stands for. What refers to an image
 // comes first. Of the attestations that the index lists itself only those statements follow that
-// no referrer has: a referrer that Sluice derived has those of the entry it was made of.
+// no referrer has: a referrer that Sluice derived has those of the entry it was made of. Of an image
+// that is not there any more, by its digest, they are what still refers to it.
 func (r *repository) statements(ctx context.Context, reference string) (found []statement, digest string, err error) {
 	c, err := r.contents(ctx, reference)
+	if notFound(err) && ocidoc.ValidDigest(reference) {
+		if left, leftErr := r.about(ctx, image{digest: reference}); leftErr == nil && len(left) > 0 {
+			return left, reference, nil
+		}
+	}
 	if err != nil {
 		return nil, "", err
 	}
