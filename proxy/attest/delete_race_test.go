@@ -5,6 +5,11 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
+
+	"sluice/proxy/proxytest"
 )
 
 // Two attestations share a statement, as all share the empty config: one is deleted while the other is pushed. What the push
@@ -58,4 +63,41 @@ func pushed(ctx context.Context, s *Store, r Record, bodies ...string) error {
 		}
 	}
 	return s.PutRecord(ctx, "app", r)
+}
+
+// keepsAside is a storage that gives nothing back which was put aside.
+type keepsAside struct{ storagedriver.StorageDriver }
+
+func (k keepsAside) Move(ctx context.Context, from, to string) error {
+	if strings.Contains(from, "/"+string(asideKind)+"/") {
+		return errors.New("not now")
+	}
+	return k.StorageDriver.Move(ctx, from, to)
+}
+
+// What was put aside for a delete, and a push needs by now, is all that there is of it.
+func TestWhatADeleteCannotGiveBackStaysUntilASweepDoes(t *testing.T) {
+	ctx := t.Context()
+	old, next := record("shared", "of the old one"), record("shared", "of the new one")
+	refused := 0
+	for n := 1; ; n++ {
+		d := inmemory.New()
+		good := newStore(d)
+		must(t, pushed(ctx, good, old, "shared", "of the old one"))
+		during := proxytest.Interrupt(keepsAside{d}, n, func() { must(t, pushed(ctx, good, next, "shared", "of the new one")) })
+		if err := newStore(during).Delete(ctx, "app", old.Attestation); err != nil {
+			refused++
+		}
+		if !during.Done() {
+			break
+		}
+		sweepAfter(t, d, 1, nil)
+		whatIsFoundCanBeRead(t, good)
+		if t.Failed() {
+			t.Fatalf("it was pushed before call %d", n)
+		}
+	}
+	if refused == 0 {
+		t.Error("nothing had to be given back: the test says nothing")
+	}
 }
