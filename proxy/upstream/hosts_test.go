@@ -47,18 +47,27 @@ func TestUploadLocations(t *testing.T) {
 }
 
 func TestASessionOnAListedHostGetsNoCredentials(t *testing.T) {
-	other := newFake(t, &fake{handle: func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(201) }})
-	f := newFake(t, &fake{scheme: "basic", allow: only(basicHeader("u", "p"))})
-	r, _ := open(t, Options{URL: f.URL, Credentials: Basic, Username: "u", Password: password("p"), Hosts: []string{host(other)}})
-	do(t, r, 200, Request{}) // credentials are in use
-	do(t, r, 201, Request{Method: "PUT", Repository: "app", Location: other.URL + "/v2/s?sig=a%2Fb&x", Query: url.Values{"digest": {"sha256:0"}}, Push: true})
-	same(t, other.requests(), "PUT s?sig=a%2Fb&x&digest=sha256%3A0 ")
+	auth := basicHeader("u", "p")
+	for name, o := range map[string]Options{
+		"basic":       {Credentials: Basic, Username: "u", Password: password("p")},
+		"passthrough": {Credentials: Passthrough}, // of clients
+	} {
+		t.Run(name, func(t *testing.T) {
+			other := newFake(t, &fake{handle: func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(201) }})
+			f := newFake(t, &fake{scheme: "basic", allow: only(auth)})
+			o.URL, o.Hosts = f.URL, []string{host(other)}
+			r, _ := open(t, o)
+			do(t, r, 200, Request{Authorization: auth}) // credentials are in use
+			do(t, r, 201, Request{Method: "PUT", Repository: "app", Location: other.URL + "/v2/s?sig=a%2Fb&x", Query: url.Values{"digest": {"sha256:0"}}, Push: true, Authorization: auth})
+			same(t, other.requests(), "PUT s?sig=a%2Fb&x&digest=sha256%3A0 ")
 
-	stranger := newFake(t, &fake{})
-	if _, err := r.Do(context.Background(), Request{Method: "PUT", Repository: "app", Location: stranger.URL + "/v2/s", Push: true}); !errors.Is(err, ErrHost) {
-		t.Errorf("error = %v", err)
+			stranger := newFake(t, &fake{})
+			if _, err := r.Do(context.Background(), Request{Method: "PUT", Repository: "app", Location: stranger.URL + "/v2/s", Push: true, Authorization: auth}); !errors.Is(err, ErrHost) {
+				t.Errorf("error = %v", err)
+			}
+			same(t, stranger.requests())
+		})
 	}
-	same(t, stranger.requests())
 }
 
 func TestRedirectsArePassedOrFollowedWithoutAuthorization(t *testing.T) {
