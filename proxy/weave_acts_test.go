@@ -37,7 +37,12 @@ type act struct {
 }
 
 // action is that of the rule that a push meets.
-func (a *act) action() filters.Action { return a.by[0].config.Attestations }
+func (a *act) action() filters.Action {
+	if a.now != nil {
+		return a.now.config.Attestations
+	}
+	return a.by[0].config.Attestations
+}
 
 func (a *act) beside(b *act) bool { return a.begun.Before(b.ended) && b.begun.Before(a.ended) }
 
@@ -148,7 +153,7 @@ func (l *woven) signActor(repo string, tree *proxytest.Tree) *act {
 // readActor reads what is kept, once and again.
 func (l *woven) readActor(repo string, tree *proxytest.Tree) *act {
 	k := l.kept[place{repo, tree.Digest()}]
-	r := draw(l, l.replicas...)
+	r := l.reader()
 	a := &act{kind: "read", repo: repo, tree: tree, by: []*replica{r}}
 	a.Name = fmt.Sprintf("read of %.15s in %s by %s", tree.Digest(), repo, r.name)
 	a.Do = func(ctx context.Context) {
@@ -160,7 +165,7 @@ func (l *woven) readActor(repo string, tree *proxytest.Tree) *act {
 			if err == nil {
 				err = back.Equal(tree)
 			}
-			if a.err = err; err == nil && !k.strip {
+			if a.err = err; err == nil && !k.strip && !k.plain {
 				a.err = l.listed(func(path string) *answer { return l.send(ctx, r)(http.MethodGet, path, nil) }, repo, tree)
 			}
 		}
@@ -312,7 +317,7 @@ func (l *woven) pushed(a *act, acts []*act) {
 	if a.action() != l.action && l.kept[original] != nil { // what is kept for longer stays
 		return
 	}
-	k := &keptTree{tree: a.tree, at: a.ended, strip: a.action() == filters.Strip}
+	k := &keptTree{tree: a.tree, at: a.ended, strip: a.action() == filters.Strip, plain: a.action() == filters.Forward}
 	for _, d := range acts {
 		if d.about(a.repo, a.tree) && d.sent && !d.ended.Before(l.decides(a)) {
 			return // it is there or not, see open

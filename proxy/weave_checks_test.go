@@ -25,7 +25,7 @@ func (l *woven) check() {
 	l.t.Helper()
 	if l.up.Kind != "ecrsim" { // of which no list can be had
 		proxytest.AssertComplete(l.t, l.up)
-		if l.to == config.StoreToStorage {
+		if l.to == config.StoreToStorage && !l.forward {
 			proxytest.AssertClean(l.t, l.up)
 		}
 	}
@@ -35,7 +35,7 @@ func (l *woven) check() {
 		if err := l.whole(p.repo, k.tree); err != nil {
 			l.t.Errorf("what was kept in %s is lost: %v", p.repo, err)
 		}
-		if !k.strip {
+		if !k.strip && !k.plain {
 			if err := l.listed(l.get, p.repo, k.tree); err != nil {
 				l.t.Error(err)
 			}
@@ -128,7 +128,7 @@ func digests(a *answer) (found []string) {
 
 func (l *woven) pull(repo, ref string) (*proxytest.Tree, error) {
 	return proxytest.Pull(context.Background(), proxytest.PullOptions{
-		BaseURL: wovenURL, Repository: repo, Reference: ref, Client: &http.Client{Transport: draw(l, l.replicas...)},
+		BaseURL: wovenURL, Repository: repo, Reference: ref, Client: &http.Client{Transport: l.reader()},
 	})
 }
 

@@ -126,11 +126,11 @@ type misfortune struct {
 	excused        bool // it may have failed
 }
 
-// order is whom one asks: the second is for what fails with the first, of the same rule.
+// order is whom one asks: the second is for what fails with the first. It may have another rule.
 func (l *woven) order(r *replica) []*replica {
 	order := []*replica{r}
 	for _, o := range l.replicas {
-		if o != r && o.config.Attestations == r.config.Attestations {
+		if o != r {
 			order = append(order, o)
 		}
 	}

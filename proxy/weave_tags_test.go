@@ -17,8 +17,10 @@ import (
 type mayBe struct{ forwarded, originals []string }
 
 // madeOf is what a push puts upstream, "" if that is not told beforehand.
-func (l *woven) madeOf(a *act) string {
-	c := a.by[0].config
+func (l *woven) madeOf(a *act, c *config.Config) string {
+	if c.Attestations == filters.Forward {
+		return a.tree.Digest()
+	}
 	if c.Unwrap != filters.UnwrapAuto && len(a.tree.Images()) == 1 {
 		return ""
 	}
@@ -48,7 +50,10 @@ func (l *woven) tagged(acts ...*act) {
 			if slices.ContainsFunc(beside, func(c *act) bool { return c.err == nil && !c.put.IsZero() && c.begun.After(b.ended) }) {
 				continue
 			}
-			now.forwarded, now.originals = append(now.forwarded, l.madeOf(b)), append(now.originals, b.tree.Digest())
+			now.originals = append(now.originals, b.tree.Digest())
+			for _, r := range b.by[:max(b.most, 1)] { // what failed with the first may have come last
+				now.forwarded = append(now.forwarded, l.madeOf(b, r.config))
+			}
 		}
 		if stays && before != nil {
 			now.forwarded, now.originals = append(now.forwarded, before.forwarded...), append(now.originals, before.originals...)

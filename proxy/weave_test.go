@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -41,6 +42,7 @@ type woven struct {
 	log      bytes.Buffer
 	trees    []*proxytest.Tree
 	faults   bool   // things fail
+	forward  bool   // one of the replicas forwards all
 	theme    string // what this life is mostly about
 	events   []string
 
@@ -57,6 +59,7 @@ type keptTree struct {
 	tree  *proxytest.Tree
 	at    time.Time // of the last push
 	strip bool      // its attestations are not kept, and it is for a while
+	plain bool      // it is upstream as it was pushed, and nothing is kept here
 }
 
 // A replica is one of several processes, without a network around it.
@@ -151,8 +154,9 @@ func newWoven(t *testing.T, r *rand.Rand, up *proxytest.Upstream, registry http.
 	l.happens("about %q: %s, no referrers API: %t, folder: %t, %s to %s %s, view %s, retention %s, %d platforms, statements of %d bytes", l.theme, up.Kind, noAPI, folder, l.action, l.to, where, view, l.expires, len(platforms), size)
 	l.replicas = append(l.replicas, l.replica("A", rule), l.replica("B", func(c *config.Config) {
 		if rule(c); l.theme == "rules" { // of a rollout
-			c.Attestations, c.Unwrap, c.View = filters.Strip, draw(l, filters.UnwrapAuto, filters.UnwrapNever), config.ViewUpstream
-			l.happens("B: strip, unwrap %s", c.Unwrap)
+			c.Attestations, c.Unwrap, c.View = draw(l, filters.Strip, filters.Forward), draw(l, filters.UnwrapAuto, filters.UnwrapNever), config.ViewUpstream
+			l.forward = c.Attestations == filters.Forward
+			l.happens("B: %s, unwrap %s", c.Attestations, c.Unwrap)
 		}
 	}))
 	return l
@@ -232,7 +236,12 @@ func (l *woven) send(ctx context.Context, to http.RoundTripper) sendFunc {
 
 // ask is one request that nothing happens beside.
 func (l *woven) ask(method, path string, header ...string) *answer {
-	return l.send(context.Background(), draw(l, l.replicas...))(method, path, nil, header...)
+	return l.send(context.Background(), l.reader())(method, path, nil, header...)
+}
+
+// reader is a replica that shows what is kept here: one that forwards does not.
+func (l *woven) reader() *replica {
+	return draw(l, slices.DeleteFunc(slices.Clone(l.replicas), func(r *replica) bool { return r.config.Attestations == filters.Forward })...)
 }
 
 func (l *woven) live() {
@@ -298,7 +307,11 @@ func (l *woven) actors() (actors []*act) {
 		if l.IntN(4) == 0 {
 			at = l.where()
 		}
-		switch l.IntN(10) {
+		what := l.IntN(10)
+		if l.forward && what >= 3 && what <= 6 { // what somebody deletes upstream may well be missing there
+			what = 0
+		}
+		switch what {
 		case 0, 1, 2:
 			actors = append(actors, l.pushActor(at, tree))
 		case 3, 4:
