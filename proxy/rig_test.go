@@ -29,7 +29,7 @@ type rig struct {
 	proxy    *proxy.Proxy
 	server   *httptest.Server
 	config   *config.Config
-	log      *bytes.Buffer
+	log      *logBuffer
 	wrap     func(http.Handler) http.Handler
 	now      func() time.Time
 	traces   *observe.Traces
@@ -62,7 +62,7 @@ func before(wrap func(http.Handler) http.Handler) setting { return func(r *rig) 
 // newRig serves a proxy in front of an upstream until the test ends.
 func newRig(t testing.TB, upstream *proxytest.Upstream, settings ...setting) *rig {
 	t.Helper()
-	r := &rig{t: t, upstream: upstream, storage: atOnce{inmemory.New()}, config: config.Default(), log: &bytes.Buffer{}, now: time.Now}
+	r := &rig{t: t, upstream: upstream, storage: atOnce{inmemory.New()}, config: config.Default(), log: &logBuffer{}, now: time.Now}
 	r.config.Upstreams = []config.Upstream{{URL: upstream.URL, Credentials: config.CredentialsAnonymous, Redirects: config.RedirectsPass}}
 	for _, s := range settings {
 		s(r)
@@ -75,7 +75,7 @@ func (r *rig) start() {
 	r.t.Helper()
 	p, err := proxy.New(proxy.Options{
 		Config: r.config, Storage: r.storage, Now: r.now, Traces: r.traces,
-		Logger: slog.New(slog.NewTextHandler(&syncWriter{w: r.log}, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {
 		r.t.Fatal(err)

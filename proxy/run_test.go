@@ -1,7 +1,6 @@
 package proxy_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -34,7 +33,7 @@ type running struct {
 	t       *testing.T
 	config  *config.Config
 	client  *http.Client
-	log     *bytes.Buffer
+	log     *logBuffer
 	changes chan *config.Config
 	stop    context.CancelFunc
 	ended   chan error
@@ -43,13 +42,13 @@ type running struct {
 // run starts Run on free ports and waits until both listen.
 func run(t *testing.T, upstream *proxytest.Upstream, driver storagedriver.StorageDriver, change func(*config.Config)) *running {
 	t.Helper()
-	r := &running{t: t, config: config.Default(), client: &http.Client{Transport: &http.Transport{DisableCompression: true}}, log: &bytes.Buffer{}, changes: make(chan *config.Config), ended: make(chan error, 1)}
+	r := &running{t: t, config: config.Default(), client: &http.Client{Transport: &http.Transport{DisableCompression: true}}, log: &logBuffer{}, changes: make(chan *config.Config), ended: make(chan error, 1)}
 	r.config.Listen, r.config.Admin = freeAddress(t), freeAddress(t)
 	r.config.Upstreams = []config.Upstream{{URL: upstream.URL, Credentials: config.CredentialsAnonymous, Redirects: config.RedirectsPass}}
 	if change != nil {
 		change(r.config)
 	}
-	p, err := proxy.New(proxy.Options{Config: r.config, Storage: driver, Logger: slog.New(slog.NewTextHandler(&syncWriter{w: r.log}, nil)), Changes: r.changes})
+	p, err := proxy.New(proxy.Options{Config: r.config, Storage: driver, Logger: slog.New(slog.NewTextHandler(r.log, nil)), Changes: r.changes})
 	if err != nil {
 		t.Fatal(err)
 	}

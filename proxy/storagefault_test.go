@@ -32,6 +32,13 @@ func newFullDisk() *fullDisk { return &fullDisk{StorageDriver: inmemory.New()} }
 func (d *fullDisk) fill(where string) { d.full.Store(&where) }
 func (d *fullDisk) empty()            { d.full.Store(nil) }
 
+// waitRefused returns when something was refused, or nobody waits for that any more.
+func (d *fullDisk) waitRefused() {
+	for end := time.Now().Add(patience); d.refused.Load() == 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+}
+
 func (d *fullDisk) room(path string) error {
 	if where := d.full.Load(); where != nil && strings.Contains(path, *where) {
 		d.refused.Add(1)
@@ -251,8 +258,11 @@ func TestAStorageThatIsAwayForAMomentFailsNoPush(t *testing.T) {
 	r := newRig(t, proxytest.NewOlareg(t, proxytest.UpstreamOptions{}), storage(disk))
 	r.proxy.HoldBack(500 * time.Millisecond)
 	disk.fill("/")
-	back := time.AfterFunc(time.Second, disk.empty)
-	defer back.Stop()
+	go func() {
+		disk.waitRefused()
+		time.Sleep(time.Second)
+		disk.empty()
+	}()
 	o := proxytest.Options{BaseURL: r.url(), Repository: "app", Tags: []string{"1"}, Tree: proxytest.Synthetic(proxytest.SyntheticOptions{Form: forms[0]}), Retries: 5}
 	if _, err := proxytest.BuildKit(context.Background(), o); err != nil {
 		t.Error(err)
@@ -276,7 +286,10 @@ func TestAnAnswerIsKeptBackOnlyWhileItsClientIsThere(t *testing.T) {
 	location := r.request(http.MethodPost, "/v2/app/blobs/uploads/", nil).want(t, http.StatusAccepted).Header.Get("Location")
 	disk.fill("/")
 	ctx, hangUp := context.WithCancel(context.Background())
-	time.AfterFunc(200*time.Millisecond, hangUp)
+	go func() {
+		disk.waitRefused() // it has come as far as that
+		hangUp()
+	}()
 	statement := statementOf(1, 10)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, r.url()+put(location, ocidoc.DigestOf(statement)), bytes.NewReader(statement))
 	if err != nil {

@@ -39,7 +39,7 @@ type woven struct {
 	to       config.StoreTo
 	expires  time.Duration // after which `store` forgets; 0: never
 	troubled bool          // something fails in what is woven now
-	log      bytes.Buffer
+	log      logBuffer
 	trees    []*proxytest.Tree
 	faults   bool   // things fail
 	forward  bool   // one of the replicas forwards all
@@ -174,7 +174,7 @@ func (l *woven) start(name string, c *config.Config) *replica {
 	tr := newTroubles(l.driver, l.registry)
 	p, err := proxy.New(proxy.Options{
 		Config: c, Storage: tr,
-		Logger: slog.New(slog.NewTextHandler(&syncWriter{w: &l.log}, &slog.HandlerOptions{Level: slog.LevelDebug})).With("replica", name),
+		Logger: slog.New(slog.NewTextHandler(&l.log, &slog.HandlerOptions{Level: slog.LevelDebug})).With("replica", name),
 	})
 	if err != nil {
 		l.t.Fatal(err)
