@@ -2,6 +2,7 @@ package attest
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 	"path"
 	"slices"
@@ -143,4 +144,50 @@ func (s *Store) readRecords(ctx context.Context, paths []string) ([]Record, erro
 		}
 	}
 	return records, nil
+}
+
+// stepsAtOnce and failuresAtOnce bound what is remembered of what there is to do, and of what failed.
+const (
+	stepsAtOnce    = 4096
+	failuresAtOnce = 100
+)
+
+// nextStep takes something that is to be done with the object at path, once.
+type nextStep func(path string, do func() error) error
+
+// inSteps does all that list finds, but not while it lists: a walk that is given up may still be going on. There may be more
+// than is to be kept in memory, say after a shorter retention was chosen; then it is listed again.
+func inSteps(list func(next nextStep) error) error {
+	done := digestSet{}
+	var errs []error
+	for {
+		var todo []func() error
+		more := false
+		err := list(func(path string, do func() error) error {
+			switch {
+			case done.has(path):
+			case len(todo) == stepsAtOnce:
+				more = true
+				return storagedriver.ErrFilledBuffer
+			default:
+				done.add(path)
+				todo = append(todo, do)
+			}
+			return nil
+		})
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		for _, do := range todo {
+			if err := do(); err != nil {
+				errs = append(errs, err)
+			}
+			if len(errs) == failuresAtOnce {
+				return errors.Join(errs...)
+			}
+		}
+		if !more {
+			return errors.Join(errs...)
+		}
+	}
 }

@@ -5,8 +5,9 @@ import (
 	"strings"
 	"testing"
 
-	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
+
+	"sluice/proxy/internal/objects/objectstest"
 )
 
 // An attestation is deleted while the same is pushed, under the tag that it had or under another: either comes last, and
@@ -60,10 +61,10 @@ func TestWhatIsFoundWithoutARecordIsKept(t *testing.T) {
 	whatIsFoundCanBeRead(t, s)
 	whatIsFoundCanBeDeleted(t, s)
 	must(t, s.Delete(t.Context(), "app", r.Attestation))
-	if left, err := s.storage.Files(t.Context(), "/attestations", nil); err != nil || slices.ContainsFunc(left, func(f storagedriver.FileInfo) bool {
-		return !strings.Contains(f.Path(), "/_documents/")
+	if left := objectstest.Paths(t, d, "/attestations"); slices.ContainsFunc(left, func(path string) bool {
+		return !strings.Contains(path, "/_documents/")
 	}) {
-		t.Errorf("left: %v, %v", left, err)
+		t.Errorf("left: %v", left)
 	}
 }
 

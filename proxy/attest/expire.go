@@ -93,8 +93,8 @@ func (s *Store) expire(ctx context.Context, repo string, before time.Time) (n in
 // The same may be pushed at this very moment, in which what is written has the same names. So the records are read once more
 // before they go, and the lookups after that: a push writes them last, and these were all gone.
 func (s *Store) expireOne(ctx context.Context, repo, attestation, about string, before time.Time) (gone bool, err error) {
-	read := map[string][]Record{}
-	for _, a := range []string{attestation, about} {
+	read, both := map[string][]Record{}, slices.Compact([]string{attestation, about})
+	for _, a := range both {
 		if read[a], err = s.ByAttestation(ctx, repo, a); err != nil {
 			return false, err
 		}
@@ -111,7 +111,7 @@ func (s *Store) expireOne(ctx context.Context, repo, attestation, about string, 
 			return false, err
 		}
 	}
-	for _, a := range slices.Compact([]string{attestation, about}) {
+	for _, a := range both {
 		pushed, err := s.pushedSince(ctx, repo, a, read[a])
 		if err != nil {
 			return false, err

@@ -115,8 +115,11 @@ func (w *sweeper) someOld(ctx context.Context, repo string) (some bool, err erro
 			}
 			return nil
 		})
-		if err != nil || some {
-			return some, err
+		if err != nil {
+			return false, err
+		}
+		if some {
+			return true, nil
 		}
 	}
 	return false, nil
@@ -164,7 +167,10 @@ func (w *sweeper) asideIn(ctx context.Context, repo string, named digestSet) (da
 			return next(fi.Path(), func() error { return w.treat(ctx, repo, o, named) })
 		})
 	})
-	return slices.DeleteFunc(days, func(day string) bool { return strange[day] }), err
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(days, func(day string) bool { return strange[day] }), nil
 }
 
 // oldIn looks at what is old.
@@ -195,52 +201,6 @@ func (w *sweeper) clean(ctx context.Context, leftover string) error {
 		w.swept.Leftovers++
 	}
 	return err
-}
-
-// stepsAtOnce and failuresAtOnce bound what is remembered of what there is to do, and of what failed.
-const (
-	stepsAtOnce    = 4096
-	failuresAtOnce = 100
-)
-
-// nextStep takes something that is to be done with the object at path, once.
-type nextStep func(path string, do func() error) error
-
-// inSteps does all that list finds, but not while it lists: a walk that is given up may still be going on. There may be more
-// than is to be kept in memory, say after a shorter retention was chosen; then it is listed again.
-func inSteps(list func(next nextStep) error) error {
-	done := digestSet{}
-	var errs []error
-	for {
-		var todo []func() error
-		more := false
-		err := list(func(path string, do func() error) error {
-			switch {
-			case done.has(path):
-			case len(todo) == stepsAtOnce:
-				more = true
-				return storagedriver.ErrFilledBuffer
-			default:
-				done.add(path)
-				todo = append(todo, do)
-			}
-			return nil
-		})
-		if err != nil {
-			return errors.Join(append(errs, err)...)
-		}
-		for _, do := range todo {
-			if err := do(); err != nil {
-				errs = append(errs, err)
-			}
-			if len(errs) == failuresAtOnce {
-				return errors.Join(errs...)
-			}
-		}
-		if !more {
-			return errors.Join(errs...)
-		}
-	}
 }
 
 // over: it has been aside for a whole day.

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 
+	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+
 	"sluice/proxy/internal/contain"
 	"sluice/proxy/internal/objects"
 )
@@ -33,16 +35,18 @@ func (s *Store) needed(ctx context.Context, repo string, without []string) (map[
 	g, gctx := contain.WithContext(ctx)
 	g.SetLimit(rescuers)
 	for _, generation := range generations {
-		files, err := s.storage.Files(ctx, "/"+quarantineRoot+"/"+generation+"/"+repo+"/"+string(manifestKind), nil)
+		var held []object
+		err := s.storage.Each(ctx, "/"+quarantineRoot+"/"+generation+"/"+repo+"/"+string(manifestKind), nil, func(fi storagedriver.FileInfo) error {
+			if _, o, ok := parseHeld(fi.Path()); ok && !slices.Contains(without, o.digest) {
+				held = append(held, o)
+			}
+			return nil
+		})
 		if err != nil {
 			_ = g.Wait()
 			return nil, err
 		}
-		for _, f := range files {
-			_, o, ok := parseHeld(f.Path())
-			if !ok || slices.Contains(without, o.digest) {
-				continue
-			}
+		for _, o := range held { // not while it is listed: a walk that is given up may still be going on
 			g.Go(func() error {
 				b, err := s.storage.Get(gctx, o.in(generation))
 				if objects.Absent(err) {

@@ -94,13 +94,15 @@ func TestACallThatHangsIsGivenUp(t *testing.T) {
 		return err
 	}
 	for kind, do := range map[string]func(ctx context.Context, s objects.Storage) error{
-		"GetContent":    func(ctx context.Context, s objects.Storage) error { _, err := s.Get(ctx, "/a/small"); return err },
-		"PutContent":    func(ctx context.Context, s objects.Storage) error { return s.Put(ctx, "/b/small", []byte("x")) },
-		"Stat":          func(ctx context.Context, s objects.Storage) error { _, err := s.Stat(ctx, "/a/small"); return err },
-		"List":          func(ctx context.Context, s objects.Storage) error { _, err := s.List(ctx, "/a"); return err },
-		"Move":          func(ctx context.Context, s objects.Storage) error { return s.Move(ctx, "/a/small", "/b/small") },
-		"Delete":        func(ctx context.Context, s objects.Storage) error { return s.Remove(ctx, "/a") },
-		"Walk":          func(ctx context.Context, s objects.Storage) error { _, err := s.Files(ctx, "/a", nil); return err },
+		"GetContent": func(ctx context.Context, s objects.Storage) error { _, err := s.Get(ctx, "/a/small"); return err },
+		"PutContent": func(ctx context.Context, s objects.Storage) error { return s.Put(ctx, "/b/small", []byte("x")) },
+		"Stat":       func(ctx context.Context, s objects.Storage) error { _, err := s.Stat(ctx, "/a/small"); return err },
+		"List":       func(ctx context.Context, s objects.Storage) error { _, err := s.List(ctx, "/a"); return err },
+		"Move":       func(ctx context.Context, s objects.Storage) error { return s.Move(ctx, "/a/small", "/b/small") },
+		"Delete":     func(ctx context.Context, s objects.Storage) error { return s.Remove(ctx, "/a") },
+		"Walk": func(ctx context.Context, s objects.Storage) error {
+			return s.Each(ctx, "/a", nil, func(storagedriver.FileInfo) error { return nil })
+		},
 		"Reader":        read,
 		"Reader.Read":   read,
 		"Writer":        write,

@@ -248,43 +248,21 @@ func (s Storage) Walk(ctx context.Context, from string, visit storagedriver.Walk
 	return failed(ctx, err)
 }
 
-// Files lists all objects below a folder, except in folders with a name that skip refuses; skip may be nil.
-func (s Storage) Files(ctx context.Context, from string, skip func(name string) bool) (files []storagedriver.FileInfo, err error) {
-	err = s.whole(ctx, from, func() error {
-		files = nil
-		return s.files(ctx, from, skip, func(fi storagedriver.FileInfo) error {
-			files = append(files, fi)
+// Each visits all objects below a folder, except in folders with a name that skip refuses; skip may be nil. What Walk did not
+// see must not be taken for not there: it is repeated, and visits some more than once. An error of visit ends it,
+// ErrFilledBuffer of the driver's as a success. After an error a walk that was given up may still be going on: what visit
+// fills is then nobody's.
+func (s Storage) Each(ctx context.Context, from string, skip func(name string) bool, visit storagedriver.WalkFn) error {
+	for try := 0; ; try++ {
+		err := s.Walk(ctx, from, func(fi storagedriver.FileInfo) error {
+			switch {
+			case !fi.IsDir():
+				return visit(fi)
+			case skip != nil && skip(path.Base(fi.Path())):
+				return storagedriver.ErrSkipDir
+			}
 			return nil
 		})
-	})
-	if err != nil {
-		return nil, err
-	}
-	return files, nil
-}
-
-// Each visits what Files lists, without keeping a list of what may be millions of objects. It visits some more than once
-// where folders vanish meanwhile. An error of visit ends it, ErrFilledBuffer of the driver's as a success.
-func (s Storage) Each(ctx context.Context, from string, skip func(name string) bool, visit storagedriver.WalkFn) error {
-	return s.whole(ctx, from, func() error { return s.files(ctx, from, skip, visit) })
-}
-
-func (s Storage) files(ctx context.Context, from string, skip func(name string) bool, visit storagedriver.WalkFn) error {
-	return s.Walk(ctx, from, func(fi storagedriver.FileInfo) error {
-		switch {
-		case !fi.IsDir():
-			return visit(fi)
-		case skip != nil && skip(path.Base(fi.Path())):
-			return storagedriver.ErrSkipDir
-		}
-		return nil
-	})
-}
-
-// whole repeats a walk under which a folder vanished: what it did not see must not be taken for not there.
-func (s Storage) whole(ctx context.Context, from string, walk func() error) error {
-	for try := 0; ; try++ {
-		err := walk()
 		if !Absent(err) {
 			return err
 		}
