@@ -98,7 +98,7 @@ func TestTheChargeIsWhatIsHeld(t *testing.T) {
 		drop := func(match func(at) bool) { maps.DeleteFunc(held, func(a at, _ cost) bool { return match(a) }) }
 		pick := func(t *rapid.T) *reservation {
 			if len(open) == 0 {
-				t.Skip("nothing is being written")
+				t.Skip("nothing is being written: rapid draws another action")
 			}
 			return rapid.SampledFrom(open).Draw(t, "reservation")
 		}

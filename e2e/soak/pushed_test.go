@@ -62,6 +62,17 @@ func (p *pushed) pullable(t *testing.T) {
 	t.Logf("of %d different pushes %d are lost as on_storage_error has it, %d are not whole where the rule is strip, and of the others up to %d by process are as they were pushed", len(p.all), skipped, forgotten, pulls)
 }
 
+// logged is what the log says of a push.
+func (x push) logged(t *testing.T) string {
+	var of []string
+	for line := range strings.Lines(string(x.sluice.logged(t))) {
+		if strings.Contains(line, x.original) {
+			of = append(of, line)
+		}
+	}
+	return strings.Join(of, "")
+}
+
 func (x push) pull(t *testing.T) (whole bool) {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
@@ -82,7 +93,8 @@ func (x push) pull(t *testing.T) (whole bool) {
 	resp.Body.Close()
 	got := resp.Header.Get("Sluice-Forwarded-Digest")
 	if whole := x.sluice.forwards && got == "" && x.sluice.up.has(x.repo, "manifests/"+x.original) != ""; got != x.forwarded && !whole {
-		t.Errorf("%s: %s is answered %s and said to be forwarded as %q, want %s", x.sluice.name, x.original, resp.Status, got, x.forwarded)
+		t.Errorf("%s: %s of %s is answered %s and said to be forwarded as %q, want %s. Its log says of it, and last of all:\n%s\n%s",
+			x.sluice.name, x.original, x.repo, resp.Status, got, x.forwarded, x.logged(t), x.sluice.tail())
 	}
 	if resp.StatusCode == http.StatusNotFound && strings.HasPrefix(x.repo, "strip/") {
 		return false
